@@ -1,0 +1,12 @@
+//! Small tools without a vocabulary of their own: checksums, bounded cursors, alignment,
+//! hash maps whose order does not depend on the process.
+//!
+//! Floor 0. Owner: nobody; everything here is a value or a pure function.
+
+pub mod align;
+pub mod crc;
+pub mod cursor;
+pub mod map;
+
+pub use cursor::{DecodeError, Reader};
+pub use map::{Map, Set};

@@ -1,0 +1,1 @@
+//! (see src/lib.rs for the floors)
