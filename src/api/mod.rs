@@ -19,11 +19,20 @@ pub enum Request {
     /// Answered by any shard from its own image.
     Metadata(Topics),
     /// Resolves a topic and partition to its identity; NOT_LEADER_OR_FOLLOWER if another shard owns it.
-    Open { topic: TopicRef, partition: u32 },
+    Open {
+        topic: TopicRef,
+        partition: u32,
+    },
     Produce(Produce),
     Fetch(Fetch),
-    ListOffsets { partition: PartitionId, at: At },
-    DeleteRecords { partition: PartitionId, before: Offset },
+    ListOffsets {
+        partition: PartitionId,
+        at: At,
+    },
+    DeleteRecords {
+        partition: PartitionId,
+        before: Offset,
+    },
     /// Decided by the control plane, answered once durable and applied by every shard.
     Admin(Admin),
 }
@@ -34,9 +43,14 @@ pub enum Reply {
     Opened(Opened),
     Produced(Produced),
     Fetched(Vec<FetchedPartition>),
-    Offset { offset: Offset, timestamp_ms: i64 },
+    Offset {
+        offset: Offset,
+        timestamp_ms: i64,
+    },
     /// The log start offset after the deletion.
-    RecordsDeleted { log_start: Offset },
+    RecordsDeleted {
+        log_start: Offset,
+    },
     Admin(AdminReply),
 }
 
@@ -50,7 +64,10 @@ pub enum TopicRef {
 pub enum Topics {
     All,
     /// `configs`: whether each topic's configuration is wanted too.
-    Some { topics: Vec<TopicRef>, configs: bool },
+    Some {
+        topics: Vec<TopicRef>,
+        configs: bool,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -181,10 +198,20 @@ pub enum At {
 /// What only the control plane decides.
 #[derive(Clone, Debug)]
 pub enum Admin {
-    CreateTopic { name: String, partitions: Option<u32>, configs: Vec<(String, String)> },
-    DeleteTopic { topic: TopicRef },
+    CreateTopic {
+        name: String,
+        partitions: Option<u32>,
+        configs: Vec<(String, String)>,
+    },
+    DeleteTopic {
+        topic: TopicRef,
+    },
     /// `None` as a value: back to the default.
-    AlterTopic { topic: TopicRef, partitions: Option<u32>, configs: Vec<(String, Option<String>)> },
+    AlterTopic {
+        topic: TopicRef,
+        partitions: Option<u32>,
+        configs: Vec<(String, Option<String>)>,
+    },
     InitProducerId,
 }
 

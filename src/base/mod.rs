@@ -7,6 +7,8 @@ pub mod align;
 pub mod crc;
 pub mod cursor;
 pub mod map;
+pub mod nearest;
 
 pub use cursor::{DecodeError, Reader};
 pub use map::{Map, Set};
+pub use nearest::nearest;
