@@ -1,0 +1,167 @@
+//! Cuts a byte stream into frames.
+//!
+//! Floor 3; owned by one connection's reading side. A frame's length is checked against the bound
+//! before any memory is taken for it, and memory grows with the bytes that really arrived: a peer
+//! that only announces large frames costs one [`CHUNK_BYTES`] buffer.
+//!
+//! ```text
+//! loop {
+//!     while let Some((header, body)) = frames.next()? { .. }
+//!     let read = stream.read(frames.space()).await?;   // 0: end of stream
+//!     frames.filled(read);
+//! }
+//! ```
+
+use bytes::{Bytes, BytesMut};
+
+use super::header::{HEADER_BYTES, Header};
+use super::{PREFACE, PREFACE_BYTES};
+
+/// Memory taken ahead of what has been announced.
+const CHUNK_BYTES: usize = 64 << 10;
+
+/// Memory granted to a large frame, as a multiple of the bytes that have arrived.
+const GROWTH: usize = 8;
+
+/// The stream is unusable from here on: close the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FrameError {
+    #[error("a frame of {bytes} bytes is larger than the bound of {bytes_max}")]
+    TooLarge { bytes: usize, bytes_max: usize },
+    #[error("a frame's length does not cover its header")]
+    TooShort,
+    #[error("not the native protocol (the first eight bytes are not its preface)")]
+    NotNative,
+}
+
+/// An incremental splitter. After an error it keeps answering that error.
+#[derive(Debug)]
+pub struct FrameReader {
+    /// All of it is initialised; the first `filled` bytes came from the peer.
+    buffer: BytesMut,
+    filled: usize,
+    frame_bytes_max: usize,
+    /// Largest frame that was received whole: memory of that size has been earned.
+    frame_bytes_seen: usize,
+    failed: Option<FrameError>,
+}
+
+impl FrameReader {
+    /// `frame_bytes_max` bounds header and body of one frame.
+    pub fn new(frame_bytes_max: u32) -> FrameReader {
+        FrameReader {
+            buffer: BytesMut::new(),
+            filled: 0,
+            frame_bytes_max: frame_bytes_max as usize,
+            frame_bytes_seen: 0,
+            failed: None,
+        }
+    }
+
+    /// Changes the bound, once the hello has agreed on one.
+    pub fn set_frame_bytes_max(&mut self, frame_bytes_max: u32) {
+        self.frame_bytes_max = frame_bytes_max as usize;
+    }
+
+    /// Takes bytes that were read elsewhere, for instance by the shard that handed the socket over.
+    pub fn push(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let space = self.space();
+            let count = space.len().min(bytes.len());
+            space[..count].copy_from_slice(&bytes[..count]);
+            self.filled(count);
+            bytes = &bytes[count..];
+        }
+    }
+
+    /// Where the next bytes from the peer belong; never empty. While a large frame is arriving
+    /// it ends where that frame ends, so that no byte of the next one has to be moved.
+    pub fn space(&mut self) -> &mut [u8] {
+        if self.filled == self.buffer.len() {
+            self.grow();
+        }
+        &mut self.buffer[self.filled..]
+    }
+
+    /// The first `count` bytes of [`space`](Self::space) are from the peer now.
+    pub fn filled(&mut self, count: usize) {
+        assert!(count <= self.buffer.len() - self.filled, "more bytes than there was space for");
+        self.filled += count;
+    }
+
+    /// Bytes received and not yet answered by [`next`](Self::next).
+    pub fn pending(&self) -> &[u8] {
+        &self.buffer[..self.filled]
+    }
+
+    /// Removes the preface; `false` while it has not arrived whole.
+    pub fn take_preface(&mut self) -> Result<bool, FrameError> {
+        if let Some(error) = self.failed {
+            return Err(error);
+        }
+        let count = self.filled.min(PREFACE_BYTES);
+        if self.buffer[..count] != PREFACE[..count] {
+            return Err(self.fail(FrameError::NotNative));
+        }
+        if count < PREFACE_BYTES {
+            return Ok(false);
+        }
+        drop(self.take(PREFACE_BYTES));
+        Ok(true)
+    }
+
+    /// The next whole frame, if it has arrived.
+    #[allow(clippy::should_implement_trait)]
+    pub fn next(&mut self) -> Result<Option<(Header, Bytes)>, FrameError> {
+        if let Some(error) = self.failed {
+            return Err(error);
+        }
+        let Some(header) = self.peek()? else { return Ok(None) };
+        let frame_bytes = header.frame_bytes();
+        if frame_bytes > self.filled {
+            return Ok(None);
+        }
+        self.frame_bytes_seen = self.frame_bytes_seen.max(frame_bytes);
+        let mut frame = self.take(frame_bytes);
+        Ok(Some((header, frame.split_off(HEADER_BYTES))))
+    }
+
+    /// The next frame's header, checked against the bound.
+    fn peek(&mut self) -> Result<Option<Header>, FrameError> {
+        let Some(bytes) = self.buffer[..self.filled].first_chunk::<HEADER_BYTES>() else {
+            return Ok(None);
+        };
+        let Some(header) = Header::decode(bytes) else {
+            return Err(self.fail(FrameError::TooShort));
+        };
+        let bytes_max = self.frame_bytes_max;
+        if header.frame_bytes() > bytes_max {
+            return Err(self.fail(FrameError::TooLarge { bytes: header.frame_bytes(), bytes_max }));
+        }
+        Ok(Some(header))
+    }
+
+    fn fail(&mut self, error: FrameError) -> FrameError {
+        self.failed = Some(error);
+        error
+    }
+
+    fn take(&mut self, count: usize) -> Bytes {
+        self.filled -= count;
+        self.buffer.split_to(count).freeze()
+    }
+
+    /// Replaces a full buffer by a larger one, and moves the bytes of the frame that has begun.
+    fn grow(&mut self) {
+        let announced = match self.peek() {
+            Ok(Some(header)) => header.frame_bytes(),
+            _ => 0,
+        };
+        let earned = GROWTH * self.filled.max(self.frame_bytes_seen);
+        let more = self.filled + CHUNK_BYTES;
+        let bytes = if announced > self.filled { announced.min(earned.max(more)) } else { more };
+        let mut buffer = BytesMut::zeroed(bytes.max(CHUNK_BYTES));
+        buffer[..self.filled].copy_from_slice(&self.buffer[..self.filled]);
+        self.buffer = buffer;
+    }
+}
