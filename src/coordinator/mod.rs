@@ -1,1 +1,118 @@
-//! (see src/lib.rs for the floors)
+//! The metadata of a broker as a pure machine: topics, their configuration and partitions,
+//! journals and lanes, producer ids, the broker epoch.
+//!
+//! Floor 2. Owner: the control plane holds a [`Coordinator`], which decides; every shard holds an
+//! [`Image`], which only applies. State changes only in [`Image::apply`]: `decide` answers records
+//! and a reply, the records are made durable (today by a twin log, later by a quorum), and only
+//! then are they sent to the shards, and the reply leaves once every shard applied them.
+//! Invariant: two images that applied the same records are equal.
+
+mod coding;
+mod decide;
+mod image;
+mod names;
+
+pub use coding::RecordError;
+pub use decide::{Context, Coordinator, LANES_PER_JOURNAL, PARTITIONS_PER_TOPIC_MAX, PRODUCER_IDS_PER_BLOCK};
+pub use image::{Image, Inconsistent, Journal};
+pub use names::check_topic_name;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::model::topic_config::{ConfigError, TopicConfig};
+use crate::model::{JournalId, LaneId, Offset, Position, ProducerId, TopicId};
+
+/// One entry of the metadata log. `term` is the broker epoch that wrote it (a quorum of one),
+/// `index` grows by one with each record; the records of a snapshot all carry its last index.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    pub term: u64,
+    pub index: u64,
+    pub change: Change,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Written at every start, before anything else of that start.
+    BrokerEpoch {
+        epoch: u64,
+    },
+    /// The journal and its lanes are about to be created: whatever lies there holds no data.
+    JournalPlanned {
+        id: JournalId,
+        lanes: Vec<LaneId>,
+    },
+    /// The journal exists durably; from now on its absence is damage.
+    JournalCompleted {
+        id: JournalId,
+    },
+    TopicCreated(Arc<Topic>),
+    /// The name is free again; the id stays as a tombstone.
+    TopicDeleted {
+        id: TopicId,
+    },
+    /// No file of any shard holds runs of the deleted topic: its tombstone goes.
+    TopicForgotten {
+        id: TopicId,
+    },
+    /// `None`: the key follows the broker's default again.
+    TopicConfigured {
+        id: TopicId,
+        configs: Vec<(String, Option<String>)>,
+    },
+    /// Appended after the partitions that the topic has.
+    PartitionsAdded {
+        id: TopicId,
+        partitions: Vec<Partition>,
+    },
+    /// Producer ids below `next` may have been given out.
+    ProducerIds {
+        next: ProducerId,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Topic {
+    pub id: TopicId,
+    pub name: String,
+    pub created_ms: i64,
+    /// Only the keys that were set on the topic.
+    pub configs: BTreeMap<String, String>,
+    /// Shared: a change of the configuration does not copy 100,000 partitions.
+    pub partitions: Arc<Vec<Partition>>,
+}
+
+/// Where a partition's records lie: in v1 exactly one extent, later one more per move.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Partition {
+    pub extents: Box<[Extent]>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    pub first_offset: Offset,
+    pub first_position: Position,
+    pub lane: LaneId,
+    /// The exposed leader epoch is the lane's epoch plus this.
+    pub epoch_shift: i32,
+}
+
+impl Partition {
+    /// A partition that lies wholly in `lane`.
+    pub fn in_lane(lane: LaneId) -> Partition {
+        Partition { extents: Box::new([Extent { first_offset: 0, first_position: 0, lane, epoch_shift: 0 }]) }
+    }
+
+    /// The extent that is written now.
+    pub fn extent(&self) -> &Extent {
+        self.extents.last().expect("a partition has at least one extent: decode and create see to it")
+    }
+}
+
+impl Topic {
+    /// The effective configuration: the topic's own keys over the broker's defaults.
+    pub fn config(&self, defaults: &TopicConfig) -> Result<TopicConfig, ConfigError> {
+        defaults.with(self.configs.iter().map(|(key, value)| (key.as_str(), value.as_str())))
+    }
+}
