@@ -157,7 +157,12 @@ pub struct BlockWriter<'a> {
 impl<'a> BlockWriter<'a> {
     /// `block` has exactly the length of the finished block ([`length_of`]).
     pub fn new(block: &'a mut [u8], position: Position, run_count: usize) -> Self {
-        BlockWriter { block, position, at: HEADER_BYTES, directory: Vec::with_capacity(run_count * entry::BYTES) }
+        BlockWriter {
+            block,
+            position,
+            at: HEADER_BYTES,
+            directory: Vec::with_capacity(run_count * entry::BYTES),
+        }
     }
 
     /// Adds a run whose payload `fill` writes into the slice of `entry.length` bytes, and which may

@@ -290,7 +290,12 @@ mod tests {
                 next_offset: 77,
                 log_start: 7,
                 epochs: vec![(1, 0), (2, 40)],
-                producers: vec![ProducerRow { id: 8, epoch: 1, active_uptime_ms: 2, batches: vec![sequence] }],
+                producers: vec![ProducerRow {
+                    id: 8,
+                    epoch: 1,
+                    active_uptime_ms: 2,
+                    batches: vec![sequence],
+                }],
                 ..PartitionRow::default()
             }],
         };

@@ -169,7 +169,8 @@ mod tests {
     #[test]
     fn every_flipped_bit_of_an_entry_is_noticed() {
         let id = PartitionId { topic: TopicId(7), partition: 3 };
-        let entry = Entry { length: 5, crc: payload_crc(id, b"hello"), ..Entry::control(EntryKind::Data, id, 9) };
+        let entry =
+            Entry { length: 5, crc: payload_crc(id, b"hello"), ..Entry::control(EntryKind::Data, id, 9) };
         let bytes = entry.encode();
         assert_eq!(Entry::decode(&bytes), Ok(entry));
         assert!(entry.verifies(b"hello") && !entry.verifies(b"hellp"));

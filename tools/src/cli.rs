@@ -203,8 +203,7 @@ pub struct Consume {
     #[arg(long = "partition", value_name = "P")]
     pub partitions: Vec<u32>,
     /// Where to begin in each partition: earliest, latest, an offset N, or -N: the last N records.
-    #[arg(long, value_name = "earliest|latest|N|-N", default_value = "earliest",
-          allow_hyphen_values = true)]
+    #[arg(long, value_name = "earliest|latest|N|-N", default_value = "earliest", allow_hyphen_values = true)]
     pub offset: StartOffset,
     /// Begin at the first record that is not older than this: RFC 3339 or milliseconds since 1970.
     #[arg(long, value_name = "RFC3339|UNIXMS", conflicts_with = "offset", allow_hyphen_values = true)]
@@ -213,8 +212,13 @@ pub struct Consume {
     #[arg(long, value_name = "N")]
     pub count: Option<u64>,
     /// How to print a record, with kcat's letters (see below).
-    #[arg(long, value_name = "F", default_value = "%s\\n", hide_default_value = true,
-          allow_hyphen_values = true)]
+    #[arg(
+        long,
+        value_name = "F",
+        default_value = "%s\\n",
+        hide_default_value = true,
+        allow_hyphen_values = true
+    )]
     pub format: crate::template::Template,
 }
 

@@ -181,7 +181,8 @@ mod tests {
         ];
         for (input, wanted) in cases {
             for step in [1, 2, 3, 1000] {
-                let found: Vec<Vec<u8>> = lines(input, step, 1000).into_iter().map(|line| line.unwrap()).collect();
+                let found: Vec<Vec<u8>> =
+                    lines(input, step, 1000).into_iter().map(|line| line.unwrap()).collect();
                 assert_eq!(found, wanted, "{input:?} by {step}");
             }
         }

@@ -145,7 +145,12 @@ pub fn unescape(text: &str) -> Result<Vec<u8>, String> {
                 rest = rest.get(2..).unwrap_or_default();
                 value.ok_or("\\x wants two hexadecimal digits")?
             }
-            _ => return Err(format!("\\{} is not an escape; known: \\t \\n \\r \\0 \\\\ \\xHH", escape as char)),
+            _ => {
+                return Err(format!(
+                    "\\{} is not an escape; known: \\t \\n \\r \\0 \\\\ \\xHH",
+                    escape as char
+                ));
+            }
         });
     }
     Ok(out)
