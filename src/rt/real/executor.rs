@@ -1,0 +1,102 @@
+//! One executor: clocks, randomness, tasks, timers, helpers, log lines.
+//!
+//! Floor 1. Owner: shard.
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::helpers::Helpers;
+use super::system;
+use crate::rt::buffer::Pool;
+use crate::rt::{Instant, Level, Random, Usage};
+
+pub(in crate::rt) struct Executor {
+    name: String,
+    helpers: Arc<Helpers>,
+    pool: Rc<Pool>,
+    random: RefCell<Random>,
+    boot_id: u128,
+}
+
+impl Executor {
+    pub(super) fn new(name: String, helpers: Arc<Helpers>) -> Executor {
+        Executor {
+            name,
+            helpers,
+            pool: Pool::new(),
+            random: RefCell::new(Random::new(system::seed())),
+            boot_id: system::boot_id(),
+        }
+    }
+
+    pub(in crate::rt) fn now(&self) -> Instant {
+        Instant::from_nanos(system::clock_ns(libc::CLOCK_MONOTONIC))
+    }
+
+    pub(in crate::rt) fn wall_ms(&self) -> i64 {
+        (system::clock_ns(libc::CLOCK_REALTIME) / 1_000_000) as i64
+    }
+
+    pub(in crate::rt) fn uptime_ms(&self) -> i64 {
+        // CLOCK_BOOTTIME is what /proc/uptime shows.
+        (system::clock_ns(libc::CLOCK_BOOTTIME) / 1_000_000) as i64
+    }
+
+    pub(in crate::rt) fn boot_id(&self) -> u128 {
+        self.boot_id
+    }
+
+    pub(in crate::rt) fn random(&self) -> u64 {
+        self.random.borrow_mut().u64()
+    }
+
+    pub(in crate::rt) fn spawn(&self, task: impl Future<Output = ()> + 'static) {
+        // Not `spawn_local`: it runs the task inside the call, where the caller may hold a borrow.
+        let queue = glommio::executor().current_task_queue();
+        let task = glommio::spawn_local_into(task, queue).expect("the current queue exists");
+        task.detach();
+    }
+
+    pub(in crate::rt) async fn sleep(&self, duration: Duration) {
+        glommio::timer::sleep(duration).await;
+    }
+
+    pub(in crate::rt) async fn yield_now(&self) {
+        // Glommio's yield_now alone would let the same task run on without a look at the rings.
+        glommio::executor().yield_task_queue_now().await;
+    }
+
+    pub(in crate::rt) async fn offload<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> T {
+        self.helpers.run(work).await
+    }
+
+    pub(in crate::rt) fn pool(&self) -> &Rc<Pool> {
+        &self.pool
+    }
+
+    pub(in crate::rt) fn usage(&self) -> Usage {
+        system::usage()
+    }
+
+    pub(in crate::rt) fn step(&self, _step: &'static str) {}
+
+    pub(in crate::rt) fn mutated(&self, _mutation: &'static str) -> bool {
+        false
+    }
+
+    pub(in crate::rt) fn log(&self, level: Level, text: &str) {
+        let level = match level {
+            Level::Error => "error",
+            Level::Warn => "warning",
+            Level::Info => "info",
+            Level::Debug => return,
+        };
+        eprintln!("ringlog {}: {level}: {text}", self.name);
+    }
+}

@@ -1,0 +1,165 @@
+//! Starting and joining executor threads.
+//!
+//! Floor 1. Owner: broker. A thread that panics takes the process down, with its message on stderr.
+
+use std::any::Any;
+use std::future::{Future, poll_fn};
+use std::io::{self, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, MutexGuard, mpsc};
+use std::task::{Poll, Waker};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use glommio::{LocalExecutor, LocalExecutorBuilder, Placement};
+
+use super::executor::Executor;
+use super::helpers::Helpers;
+use super::{plain, system};
+
+/// Memory that glommio registers with each ring, and that counts as locked: its minimum, because our
+/// buffers come from our own pool.
+const REGISTERED_BYTES: usize = 64 << 10;
+/// Submission queue entries of each of glommio's three rings.
+const RING_DEPTH: usize = 512;
+/// While tasks are ready, completions are looked at this often.
+const PREEMPT: Duration = Duration::from_millis(1);
+
+/// Starts executors.
+#[derive(Clone)]
+pub(in crate::rt) struct World {
+    helpers: Arc<Helpers>,
+}
+
+impl World {
+    pub(in crate::rt) fn new() -> World {
+        system::raise_limits();
+        World { helpers: Arc::new(Helpers::default()) }
+    }
+
+    pub(in crate::rt) fn executor<F, Fut>(
+        &self,
+        name: &str,
+        cpu: Option<usize>,
+        main: F,
+    ) -> io::Result<Joiner>
+    where
+        F: FnOnce(Rc<Executor>) -> Fut + Send + 'static,
+        Fut: Future<Output = ()> + 'static,
+    {
+        let (started, answer) = mpsc::channel();
+        let helpers = self.helpers.clone();
+        let end = Arc::new(Mutex::new(End::default()));
+        let shared = end.clone();
+        let label = name.to_owned();
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+            let _finish = Finish(shared);
+            run_or_abort(|| match build(cpu) {
+                Ok(executor) => {
+                    // The other side waits for exactly this message.
+                    let _ = started.send(Ok(()));
+                    executor.run(run_main(label, helpers, main));
+                }
+                Err(error) => {
+                    let _ = started.send(Err(error));
+                }
+            });
+        })?;
+        match answer.recv() {
+            Ok(Ok(())) => Ok(Joiner { end, thread }),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(io::Error::other("the executor thread ended before it began")),
+        }
+    }
+}
+
+fn build(cpu: Option<usize>) -> io::Result<LocalExecutor> {
+    let placement = cpu.map_or(Placement::Unbound, Placement::Fixed);
+    system::ask_short_slice();
+    LocalExecutorBuilder::new(placement)
+        .io_memory(REGISTERED_BYTES)
+        .ring_depth(RING_DEPTH)
+        .preempt_timer(PREEMPT)
+        .make()
+        .map_err(plain)
+}
+
+async fn run_main<F, Fut>(name: String, helpers: Arc<Helpers>, main: F)
+where
+    F: FnOnce(Rc<Executor>) -> Fut,
+    Fut: Future<Output = ()>,
+{
+    main(Rc::new(Executor::new(name, helpers))).await;
+    // Dropped files are closed by the ring: give it one more turn.
+    glommio::timer::sleep(Duration::from_millis(1)).await;
+}
+
+/// Runs `work`; a panic is printed past any capture of output, and aborts the process.
+pub(super) fn run_or_abort(work: impl FnOnce()) {
+    let Err(payload) = catch_unwind(AssertUnwindSafe(work)) else { return };
+    if cfg!(test) {
+        // Under `cargo test` the thread that joins reports the failure of its own test.
+        std::panic::resume_unwind(payload);
+    }
+    let name = std::thread::current().name().unwrap_or("unnamed").to_owned();
+    let _ = writeln!(io::stderr(), "ringlog: thread {name} panicked: {}; aborting", text_of(&*payload));
+    std::process::abort();
+}
+
+fn text_of(payload: &(dyn Any + Send)) -> &str {
+    let text = payload.downcast_ref::<&str>().copied();
+    text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
+}
+
+#[derive(Default)]
+struct End {
+    ended: bool,
+    waker: Option<Waker>,
+}
+
+fn lock(end: &Mutex<End>) -> MutexGuard<'_, End> {
+    end.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+/// Says that the thread ended, however it did.
+struct Finish(Arc<Mutex<End>>);
+
+impl Drop for Finish {
+    fn drop(&mut self) {
+        let waker = {
+            let mut end = lock(&self.0);
+            end.ended = true;
+            end.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+/// Waits for one executor thread.
+pub(in crate::rt) struct Joiner {
+    end: Arc<Mutex<End>>,
+    thread: JoinHandle<()>,
+}
+
+impl Joiner {
+    pub(in crate::rt) async fn join(self) {
+        poll_fn(|cx| {
+            let mut end = lock(&self.end);
+            if end.ended {
+                return Poll::Ready(());
+            }
+            end.waker = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+
+    pub(in crate::rt) fn join_blocking(self) {
+        if let Err(payload) = self.thread.join() {
+            std::panic::resume_unwind(payload);
+        }
+    }
+}
