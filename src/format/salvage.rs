@@ -45,7 +45,7 @@ fn first_block(bytes: &[u8]) -> Option<usize> {
 }
 
 fn whole_block(bytes: &[u8], at: usize) -> Option<block::BlockHeader> {
-    let header = block::decode_fields(&bytes[at..]).ok()?;
+    let header = block::decode_fields(bytes.get(at..)?).ok()?;
     let end = at.checked_add(header.length as usize)?;
     block::decode(bytes.get(at..end)?).ok()
 }

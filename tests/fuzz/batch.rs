@@ -60,10 +60,10 @@ fn read(bytes: &[u8]) -> bool {
 
 #[test]
 fn batch_check() {
-    run(&Target { name: "batch::batch_check", sample, reseal, decode: check });
+    run(&Target { name: "batch::batch_check", sample, reseal, decode: check }, 4096);
 }
 
 #[test]
 fn batch_read() {
-    run(&Target { name: "batch::batch_read", sample, reseal, decode: read });
+    run(&Target { name: "batch::batch_read", sample, reseal, decode: read }, 64 << 10);
 }

@@ -9,12 +9,13 @@
 //! `RINGLOG_FUZZ_INPUTS=1000000 cargo test --release --test tests fuzz -- --nocapture`
 
 mod batch;
+mod disk;
+mod metadata;
+mod wire;
 
 use crate::allocations::peak_of;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// What a decoder may take beyond ten times its input: error texts, small fixed tables.
-const CONSTANT_BYTES: usize = 64 << 10;
 const INPUTS: u64 = 20_000;
 
 /// xorshift64*: the same numbers in every run.
@@ -130,8 +131,9 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is a number")))
 }
 
-/// Runs a target over its inputs. Valid samples must be accepted; mutations must do no harm.
-pub fn run(target: &Target) {
+/// Runs a target over its inputs. `constant_bytes` is what its decoder may take beyond ten times the
+/// input: error texts, a first buffer. Valid samples must be accepted; mutations must do no harm.
+pub fn run(target: &Target, constant_bytes: usize) {
     let seed = number("RINGLOG_FUZZ_SEED").unwrap_or(1);
     let count = number("RINGLOG_FUZZ_INPUTS").unwrap_or(INPUTS);
     let range = number("RINGLOG_FUZZ_ONLY").map_or(0..count, |index| index..index + 1);
@@ -140,7 +142,7 @@ pub fn run(target: &Target) {
     for index in range {
         let mut random = Random::new(seed, index);
         let bytes = input(target, &mut random);
-        let bound = bytes.len() * 10 + CONSTANT_BYTES;
+        let bound = bytes.len() * 10 + constant_bytes;
         let outcome = catch_unwind(AssertUnwindSafe(|| peak_of(|| (target.decode)(&bytes))));
         let trouble = match outcome {
             Ok((_, peak)) if peak > bound => Some(format!("held {peak} bytes, more than {bound}")),
