@@ -1,1 +1,3 @@
-//! (see src/lib.rs for the floors)
+//! Connections of the native protocol: bytes <-> requests.
+//!
+//! Floor 4. Owner: shard.
