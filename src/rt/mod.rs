@@ -17,6 +17,8 @@ mod random;
 mod real;
 #[cfg(feature = "simx")]
 pub mod sim;
+#[cfg(test)]
+mod tests;
 mod time;
 
 use std::future::Future;
@@ -27,10 +29,10 @@ use std::rc::Rc;
 use std::time::Duration;
 
 pub use buffer::{Buf, BufMut};
-pub use file::{Access, Entry, File, Folder, Lock, Space};
 use file::FolderKind;
-use net::{HandoverKind, ListenerKind, StreamKind};
+pub use file::{Access, Entry, File, Folder, Lock, Space};
 pub use net::{Handover, Listener, Stream};
+use net::{HandoverKind, ListenerKind, StreamKind};
 pub use random::Random;
 pub use time::Instant;
 
@@ -231,9 +233,7 @@ impl Rt {
     /// A folder, made durably with its missing parents.
     pub async fn create_folder(&self, path: &Path) -> io::Result<Folder> {
         match &self.0 {
-            RtKind::Real(rt) => {
-                Ok(Folder(FolderKind::Real(Rc::new(real::Folder::create(rt, path).await?))))
-            }
+            RtKind::Real(rt) => Ok(Folder(FolderKind::Real(Rc::new(real::Folder::create(rt, path).await?)))),
             #[cfg(feature = "simx")]
             RtKind::Sim(rt) => Ok(Folder(FolderKind::Sim(rt.create_folder(path).await?))),
         }
