@@ -26,6 +26,8 @@ use crate::model::{LaneId, Position};
 pub const MAGIC: u32 = u32::from_le_bytes(*b"RLBK");
 pub const VERSION: u16 = 1;
 pub const HEADER_BYTES: usize = 48;
+/// Lane of the blocks of sorted frames: their runs come from many lanes.
+pub const SORTED_LANE: LaneId = LaneId(u32::MAX);
 /// Bytes that a run takes besides its payload: its entry, twice.
 pub const RUN_OVERHEAD_BYTES: usize = 2 * entry::BYTES;
 const CHECKSUM_AT: usize = 44;
@@ -179,6 +181,23 @@ impl<'a> BlockWriter<'a> {
         self.directory.extend_from_slice(&bytes);
         let run = Run { entry, at: self.at };
         self.at = end;
+        run
+    }
+
+    /// Adds a run that keeps the positions it was written with (a rewrite's output).
+    pub fn carry(&mut self, entry: Entry, parts: &[&[u8]]) -> Run {
+        let payload_at = self.at + entry::BYTES;
+        let bytes = entry.encode();
+        self.block[self.at..payload_at].copy_from_slice(&bytes);
+        let mut at = payload_at;
+        for part in parts {
+            self.block[at..at + part.len()].copy_from_slice(part);
+            at += part.len();
+        }
+        assert_eq!(at, payload_at + entry.length as usize, "an entry states its payload");
+        self.directory.extend_from_slice(&bytes);
+        let run = Run { entry, at: self.at };
+        self.at = at;
         run
     }
 

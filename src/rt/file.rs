@@ -80,9 +80,7 @@ impl Folder {
                 Ok(File(FileKind::Real(Rc::new(folder.open_file(name, access).await?))))
             }
             #[cfg(feature = "simx")]
-            FolderKind::Sim(folder) => {
-                Ok(File(FileKind::Sim(Rc::new(folder.open_file(name, access).await?))))
-            }
+            FolderKind::Sim(folder) => Ok(File(FileKind::Sim(Rc::new(folder.open_file(name, access).await?)))),
         }
     }
 
@@ -95,9 +93,7 @@ impl Folder {
                 Ok(File(FileKind::Real(Rc::new(folder.create_file(name, bytes).await?))))
             }
             #[cfg(feature = "simx")]
-            FolderKind::Sim(folder) => {
-                Ok(File(FileKind::Sim(Rc::new(folder.create_file(name, bytes).await?))))
-            }
+            FolderKind::Sim(folder) => Ok(File(FileKind::Sim(Rc::new(folder.create_file(name, bytes).await?)))),
         }
     }
 
@@ -182,7 +178,7 @@ impl File {
         dispatch!(self, FileKind, file => file.flush().await)
     }
 
-    /// Writes the whole buffer and returns once it is durable.
+    /// Writes the whole buffer and returns once it is durable. Calls in flight together share flushes.
     pub async fn write_durable(&self, buf: Buf, position: u64) -> io::Result<()> {
         assert!(is_aligned(position) && is_aligned(buf.len() as u64), "direct writes are aligned");
         dispatch!(self, FileKind, file => file.write_durable(buf, position).await)
@@ -202,7 +198,7 @@ impl File {
         dispatch!(self, FileKind, file => file.truncate(bytes).await)
     }
 
-    /// Locks the file for writing. True proves that no earlier process still has
+    /// Takes the exclusive lock of this descriptor. True proves that no earlier process still has
     /// a write in flight, because the kernel keeps a dead process's descriptor until then.
     pub async fn lock(&self) -> io::Result<bool> {
         dispatch!(self, FileKind, file => file.lock())

@@ -17,8 +17,6 @@ mod random;
 mod real;
 #[cfg(feature = "simx")]
 pub mod sim;
-#[cfg(test)]
-mod tests;
 mod time;
 
 use std::future::Future;
@@ -29,10 +27,10 @@ use std::rc::Rc;
 use std::time::Duration;
 
 pub use buffer::{Buf, BufMut};
-use file::FolderKind;
 pub use file::{Access, Entry, File, Folder, Lock, Space};
-pub use net::{Handover, Listener, Stream};
+use file::FolderKind;
 use net::{HandoverKind, ListenerKind, StreamKind};
+pub use net::{Handover, Listener, Stream};
 pub use random::Random;
 pub use time::Instant;
 
@@ -233,7 +231,9 @@ impl Rt {
     /// A folder, made durably with its missing parents.
     pub async fn create_folder(&self, path: &Path) -> io::Result<Folder> {
         match &self.0 {
-            RtKind::Real(rt) => Ok(Folder(FolderKind::Real(Rc::new(real::Folder::create(rt, path).await?)))),
+            RtKind::Real(rt) => {
+                Ok(Folder(FolderKind::Real(Rc::new(real::Folder::create(rt, path).await?))))
+            }
             #[cfg(feature = "simx")]
             RtKind::Sim(rt) => Ok(Folder(FolderKind::Sim(rt.create_folder(path).await?))),
         }

@@ -22,7 +22,9 @@ impl Listener {
     /// The next connection. An error (out of descriptors) concerns that one only: wait a little, go on.
     pub async fn accept(&self) -> io::Result<Stream> {
         match &self.0 {
-            ListenerKind::Real(listener) => Ok(Stream(StreamKind::Real(Rc::new(listener.accept().await?)))),
+            ListenerKind::Real(listener) => {
+                Ok(Stream(StreamKind::Real(Rc::new(listener.accept().await?))))
+            }
             #[cfg(feature = "simx")]
             ListenerKind::Sim(listener) => Ok(Stream(StreamKind::Sim(Rc::new(listener.accept().await?)))),
         }

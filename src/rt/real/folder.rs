@@ -13,7 +13,8 @@ use std::rc::Rc;
 use glommio::io::OpenOptions;
 
 use super::executor::Executor;
-use super::file::{File, flock};
+use super::file::{File, lock_result};
+use super::plain;
 use crate::rt::file::{Access, Entry, Space, check_name};
 
 pub(in crate::rt) struct Folder {
@@ -47,14 +48,14 @@ impl Folder {
         let path = self.path.join(check_name(name)?);
         let mut options = OpenOptions::new();
         options.read(true).write(access == Access::Write);
-        File::open(&path, &options, access == Access::Write).await
+        Ok(File::new(options.dma_open(&path).await.map_err(plain)?))
     }
 
     pub(in crate::rt) async fn create_file(&self, name: &str, bytes: u64) -> io::Result<File> {
         let path = self.path.join(check_name(name)?);
         let mut options = OpenOptions::new();
         options.read(true).write(true).create_new(true);
-        let file = File::open(&path, &options, true).await?;
+        let file = File::new(options.dma_open(&path).await.map_err(plain)?);
         if bytes > 0
             && let Err(error) = file.allocate(bytes).await
         {
@@ -186,5 +187,7 @@ fn space(path: &CString) -> io::Result<Space> {
 #[allow(clippy::disallowed_types, reason = "this is the door")]
 fn lock_file(path: &Path) -> io::Result<Option<Lock>> {
     let file = fs::OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
-    Ok(flock(file.as_raw_fd(), libc::LOCK_EX)?.then_some(Lock(file)))
+    // SAFETY: the descriptor is open while `file` lives.
+    let locked = lock_result(unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) })?;
+    Ok(locked.then_some(Lock(file)))
 }

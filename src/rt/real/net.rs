@@ -139,3 +139,4 @@ impl Stream {
         usize::try_from(sent).map_err(|_| io::Error::last_os_error())
     }
 }
+

@@ -1,0 +1,178 @@
+//! The files of a journal, and the order in which they come and go.
+//!
+//! Floor 3. Owner: the journal's one maintenance task. Order of effects: `plan` is durable before a
+//! file is created, `complete` before it is used, `remove` before it is unlinked.
+
+use std::io;
+use std::rc::Rc;
+
+use super::segment::{Index, OpenIndex, Segment};
+use super::{Journal, append::Offline};
+use crate::format::frame::Address;
+use crate::format::manifest::{Record, Role};
+use crate::rt::{Access, File};
+use crate::twinlog::TwinLog;
+
+/// Name of the file that holds the space of one rewrite.
+pub(super) const RESERVE: &str = "reserve";
+
+impl Journal {
+    /// Appends records to the manifest; they count once they are durable.
+    pub(super) async fn note_manifest(&self, records: &[Record]) -> io::Result<()> {
+        let mut log = self.manifest_log.borrow_mut().take().expect("one task changes the manifest");
+        let result = self.append_manifest(&mut log, records).await;
+        *self.manifest_log.borrow_mut() = Some(log);
+        if let Err(error) = &result
+            && error.kind() != io::ErrorKind::StorageFull
+        {
+            self.go_offline(format!(
+                "journal {} is offline: its manifest could not be written: {error}; \
+                 check the disk, then restart the broker",
+                self.id
+            ));
+        }
+        result
+    }
+
+    async fn append_manifest(&self, log: &mut TwinLog, records: &[Record]) -> io::Result<()> {
+        let bytes: Vec<_> = records.iter().map(Record::encode).collect();
+        if log.needs_snapshot(TwinLog::adding(&bytes)) {
+            let snapshot: Vec<_> = self.manifest.borrow().snapshot().iter().map(Record::encode).collect();
+            log.snapshot(&snapshot).await?;
+        }
+        log.append(&bytes).await?;
+        let mut manifest = self.manifest.borrow_mut();
+        for record in records {
+            manifest.apply(record).expect("own records fit");
+        }
+        Ok(())
+    }
+
+    /// Allocates the segment after the active one. ENOSPC leaves everything as it was.
+    pub async fn allocate_next(&self) -> io::Result<()> {
+        if self.has_next() || self.offline().is_some() {
+            return Ok(());
+        }
+        let number = self.manifest.borrow().next_number;
+        let segment = self.create_log_segment(number).await?;
+        self.segments.borrow_mut().insert(number, segment.clone());
+        self.head.borrow_mut().next = Some(segment);
+        self.changed.notify();
+        Ok(())
+    }
+
+    pub(super) async fn create_log_segment(&self, number: u64) -> io::Result<Rc<Segment>> {
+        let role = Role::Log;
+        self.note_manifest(&[Record::Plan { number, role, inputs: Vec::new() }]).await?;
+        self.rt.step("allocate.planned");
+        let file = match self.create_file(&Segment::name(number), self.segment_bytes).await {
+            Ok(file) => file,
+            Err(error) => {
+                // Nothing of it stays: the plan is taken back, so that the number is not met again.
+                let _ = self.folder.remove(&Segment::name(number)).await;
+                self.note_manifest(&[Record::Remove { number }]).await?;
+                return Err(error);
+            }
+        };
+        self.rt.step("allocate.created");
+        self.note_manifest(&[Record::Complete { number, bytes: self.segment_bytes }]).await?;
+        self.rt.step("allocate.complete");
+        Ok(Segment::new(number, role, file, self.segment_bytes, Index::Open(OpenIndex::default())))
+    }
+
+    async fn create_file(&self, name: &str, bytes: u64) -> io::Result<File> {
+        let file = self.folder.create(name, bytes).await?;
+        if !file.lock().await? {
+            return Err(io::Error::other("another process holds the new file"));
+        }
+        file.flush().await?;
+        self.folder.sync().await?;
+        Ok(file)
+    }
+
+    /// The oldest segment whose footer is durable but not yet named by the manifest.
+    pub fn next_sealed(&self) -> Option<(Rc<Segment>, Address)> {
+        let sealing = self.sealing.borrow();
+        let (segment, footer) = sealing.front()?;
+        (self.durable() > *footer).then(|| (segment.clone(), *footer))
+    }
+
+    /// Names a footer in the manifest; the segment is sealed from then on.
+    pub async fn note_sealed(&self, segment: &Rc<Segment>, footer: Address) -> io::Result<()> {
+        self.rt.step("seal.footer_durable");
+        self.note_manifest(&[Record::Sealed { number: segment.number, footer: footer.byte }]).await?;
+        self.rt.step("seal.noted");
+        segment.footer.set(Some(footer.byte));
+        self.sealing.borrow_mut().pop_front();
+        Ok(())
+    }
+
+    /// Takes segments out for good. Whoever still reads one keeps its file open.
+    pub async fn remove(&self, numbers: &[u64]) -> io::Result<()> {
+        if self.rt.mutated("remove-before-manifest") {
+            for number in numbers {
+                self.folder.remove(&Segment::name(*number)).await?;
+            }
+            self.folder.sync().await?;
+            self.rt.step("remove.unlinked");
+        }
+        let records: Vec<_> = numbers.iter().map(|&number| Record::Remove { number }).collect();
+        self.note_manifest(&records).await?;
+        self.rt.step("remove.noted");
+        for number in numbers {
+            self.segments.borrow_mut().remove(number);
+            match self.folder.remove(&Segment::name(*number)).await {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            self.rt.step("remove.unlinked");
+        }
+        self.folder.sync().await?;
+        self.rt.step("remove.synced");
+        Ok(())
+    }
+
+    /// Makes the reserve anew after a rewrite used it. Without space it stays away until the next try.
+    pub async fn ensure_reserve(&self) -> io::Result<()> {
+        if self.has_reserve.get() {
+            return Ok(());
+        }
+        match self.folder.create(RESERVE, self.segment_bytes).await {
+            Ok(file) => file.close().await?,
+            Err(error) => {
+                let _ = self.folder.remove(RESERVE).await;
+                return Err(error);
+            }
+        }
+        self.folder.sync().await?;
+        self.has_reserve.set(true);
+        Ok(())
+    }
+
+    pub fn has_reserve(&self) -> bool {
+        self.has_reserve.get()
+    }
+
+    /// Turns the reserve into the file of a rewrite's output.
+    pub(super) async fn take_reserve(&self, number: u64) -> io::Result<File> {
+        let name = Segment::name(number);
+        self.folder.rename(RESERVE, &name).await?;
+        self.has_reserve.set(false);
+        self.folder.sync().await?;
+        let file = self.folder.open(&name, Access::Write).await?;
+        file.lock().await?;
+        Ok(file)
+    }
+
+    /// Ends the journal: nothing may be submitted any more; in-flight writes have been awaited.
+    pub async fn close(&self) {
+        self.go_quiet(Offline(format!("journal {} is closed", self.id)));
+        for segment in self.segments() {
+            let _ = segment.file.clone().close().await;
+        }
+    }
+
+    fn go_quiet(&self, offline: Offline) {
+        self.head.borrow_mut().offline.get_or_insert(offline);
+    }
+}

@@ -1,0 +1,387 @@
+//! Recovery: follows the chain of frames above the checkpoint, tells a torn tail (cut) from damage
+//! (kept as a closed range), and makes durable whatever it is about to rely on.
+//!
+//! Floor 3. Owner: the shard that opens the journal. A bad frame at address A is damage exactly if
+//! some later frame says that A was durable when it was built; else nobody was ever told of it.
+
+use std::rc::Rc;
+
+use super::open::{OpenError, Opening, has_reserve};
+use super::scan::{self, NoFrame, Scanner};
+use super::segment::{Index, OpenIndex, Segment};
+use crate::format::block::Run;
+use crate::format::checkpoint::Checkpoint;
+use crate::format::frame::{Address, FrameHeader, FrameKind};
+use crate::format::manifest::Role;
+use crate::format::mark::LaneEnd;
+use crate::format::{BlockHeader, EntryKind, salvage};
+use crate::format::footer::{BlockRef, RunRef};
+
+/// What recovery tells of the log above the checkpoint, in order.
+pub trait Replay {
+    fn checkpoint(&mut self, checkpoint: Checkpoint);
+    fn block(&mut self, block: &ReplayedBlock<'_>);
+    /// Where the lanes ended when a mark was written.
+    fn mark(&mut self, ends: &[LaneEnd], is_accepted: bool);
+}
+
+pub struct ReplayedBlock<'a> {
+    /// `None`: the header is damaged; the runs were established from their entries.
+    pub header: Option<BlockHeader>,
+    pub runs: &'a [Run],
+    /// The block; runs say where their payloads lie in it.
+    pub bytes: &'a [u8],
+    /// Some run's payload may not verify.
+    pub is_damaged: bool,
+    /// An operator accepted that records before this block are missing.
+    pub is_accepted: bool,
+}
+
+/// A damaged place in what was acknowledged.
+#[derive(Clone, Debug)]
+pub struct Damage {
+    pub file: String,
+    pub from: Address,
+    pub to: Address,
+    pub what: String,
+}
+
+pub struct Recovery {
+    pub damages: Vec<Damage>,
+    pub warnings: Vec<String>,
+    pub frames: u64,
+    pub bytes: u64,
+    pub used_older_checkpoint: bool,
+    /// Where the next frame goes, and the checksum of the one before.
+    pub(super) head: (Rc<Segment>, u32),
+    pub(super) chain: u32,
+    pub(super) needs_active: bool,
+    pub(super) has_reserve: bool,
+    pub(super) unsealed: Vec<(Rc<Segment>, Address)>,
+}
+
+struct Walk<'a> {
+    opening: &'a Opening,
+    segments: Vec<Rc<Segment>>,
+    at: usize,
+    byte: u32,
+    chain: u32,
+    start: u32,
+    is_accepted: bool,
+    frames: u64,
+    bytes: u64,
+    damages: Vec<Damage>,
+    unsealed: Vec<(Rc<Segment>, Address)>,
+    replay: &'a mut dyn Replay,
+}
+
+/// Walks the chain from the first frame of segment `from` to its end.
+pub(super) async fn walk(
+    opening: &mut Opening,
+    from: u64,
+    chain: u32,
+    replay: &mut dyn Replay,
+) -> Result<Recovery, OpenError> {
+    let log = opening.segments.range(from..).map(|(_, segment)| segment.clone());
+    let segments: Vec<_> = log.filter(|segment| segment.role == Role::Log).collect();
+    let has_reserve = has_reserve(opening).await?;
+    if segments.is_empty() {
+        return first_recovery(opening, has_reserve, chain).await;
+    }
+    let mut walk = Walk {
+        opening,
+        segments,
+        at: 0,
+        byte: 0,
+        chain,
+        start: 0,
+        is_accepted: false,
+        frames: 0,
+        bytes: 0,
+        damages: Vec::new(),
+        unsealed: Vec::new(),
+        replay,
+    };
+    let mut scanner = walk.scanner(0);
+    while walk.at < walk.segments.len() {
+        if !walk.step(&mut scanner).await? {
+            break;
+        }
+    }
+    let needs_active = walk.at == walk.segments.len();
+    let at = walk.at.min(walk.segments.len() - 1);
+    let head = (walk.segments[at].clone(), walk.byte);
+    walk.flush().await?;
+    let Walk { chain, frames, bytes, damages, unsealed, segments, .. } = walk;
+    for segment in segments.iter().take_while(|segment| segment.number < head.0.number || needs_active) {
+        seal_in_memory(segment);
+    }
+    Ok(Recovery {
+        damages,
+        warnings: Vec::new(),
+        frames,
+        bytes,
+        used_older_checkpoint: false,
+        head,
+        chain,
+        needs_active,
+        has_reserve,
+        unsealed,
+    })
+}
+
+/// A journal without any log segment: it was made and never used.
+async fn first_recovery(opening: &mut Opening, has_reserve: bool, chain: u32) -> Result<Recovery, OpenError> {
+    // A placeholder for the head, replaced by the first real segment before anything is appended.
+    let file = opening.folder.open("manifest-0", crate::rt::Access::Read).await;
+    let file = file.map_err(opening.io("the manifest cannot be opened"))?;
+    let segment = Segment::new(0, Role::Log, file, 0, Index::Open(OpenIndex::default()));
+    Ok(Recovery {
+        damages: Vec::new(),
+        warnings: Vec::new(),
+        frames: 0,
+        bytes: 0,
+        used_older_checkpoint: false,
+        head: (segment, 0),
+        chain,
+        needs_active: true,
+        has_reserve,
+        unsealed: Vec::new(),
+    })
+}
+
+fn seal_in_memory(segment: &Rc<Segment>) {
+    let sealed = match &*segment.index.borrow() {
+        Index::Open(open) => open.seal(),
+        _ => return,
+    };
+    *segment.index.borrow_mut() = Index::Loaded(Rc::new(sealed));
+}
+
+impl Walk<'_> {
+    fn scanner(&self, at: usize) -> Scanner {
+        let segment = &self.segments[at];
+        Scanner::new(segment.file.clone(), self.opening.id, segment.number, segment.bytes)
+    }
+
+    fn address(&self) -> Address {
+        Address { segment: self.segments[self.at].number, byte: self.byte }
+    }
+
+    /// Takes the next frame; false at the end of the log.
+    async fn step(&mut self, scanner: &mut Scanner) -> Result<bool, OpenError> {
+        let header = match scanner.frame(self.byte).await {
+            Ok(header) if header.previous == self.chain && header.start >= self.start => Some(header),
+            Err(NoFrame::Newer(what)) => {
+                let what = format!("segment {} byte {}: {what}", self.address().segment, self.byte);
+                return Err(OpenError::Newer { journal: self.opening.id, what });
+            }
+            Err(NoFrame::Io(error)) => return Err(self.opening.io(self.unreadable())(error)),
+            Ok(_) | Err(NoFrame::Bad) => None,
+        };
+        if self.byte == 0 {
+            self.segments[self.at].first_chain.set(self.chain);
+        }
+        if let Some(header) = &header {
+            let bytes = scanner.whole(header).await.map_err(self.opening.io(self.unreadable()))?;
+            let skips_crc = self.opening.rt.mutated("recover-without-crc");
+            if skips_crc || scan::is_whole(header, bytes) {
+                self.take(header, bytes);
+                self.advance(header, scanner);
+                return Ok(true);
+            }
+        }
+        self.bad_frame(header, scanner).await
+    }
+
+    fn unreadable(&self) -> String {
+        format!("segment {} cannot be read at byte {}", self.address().segment, self.byte)
+    }
+
+    fn take(&mut self, header: &FrameHeader, bytes: &[u8]) {
+        self.frames += 1;
+        self.bytes += u64::from(header.length);
+        match header.kind {
+            FrameKind::Block => {
+                for block in scan::blocks(header, bytes).unwrap_or_default() {
+                    let at = header.address.byte + block.range.start as u32;
+                    self.note(at, Some(&block.header), &block.runs);
+                    self.replay.block(&ReplayedBlock {
+                        header: Some(block.header),
+                        runs: &block.runs,
+                        bytes: &bytes[block.range.clone()],
+                        is_damaged: !block.is_intact,
+                        is_accepted: self.is_accepted,
+                    });
+                }
+            }
+            FrameKind::Mark => {
+                let ends = scan::mark_of(header, bytes).unwrap_or_default();
+                self.replay.mark(&ends, self.is_accepted);
+            }
+            FrameKind::Footer => {
+                let segment = &self.segments[self.at];
+                if segment.footer.get().is_none() {
+                    self.unsealed.push((segment.clone(), header.address));
+                }
+            }
+            FrameKind::Sorted | FrameKind::Pad => {}
+        }
+    }
+
+    /// Enters a block into the segment's index.
+    fn note(&self, at: u32, header: Option<&BlockHeader>, runs: &[Run]) {
+        let Index::Open(open) = &mut *self.segments[self.at].index.borrow_mut() else { return };
+        if let Some(header) = header {
+            open.blocks.push(BlockRef { lane: header.lane, address: at, position: header.position });
+        }
+        for run in runs.iter().filter(|run| matches!(run.entry.kind, EntryKind::Data | EntryKind::Lost)) {
+            open.push(run.entry.id, RunRef::new(&run.entry, at + run.at as u32));
+        }
+    }
+
+    fn advance(&mut self, header: &FrameHeader, scanner: &mut Scanner) {
+        self.chain = header.checksum;
+        self.start = header.start;
+        self.byte = header.end().byte;
+        if header.kind == FrameKind::Footer {
+            self.next_segment(scanner);
+        }
+    }
+
+    fn next_segment(&mut self, scanner: &mut Scanner) {
+        self.at += 1;
+        self.byte = 0;
+        if self.at < self.segments.len() {
+            *scanner = self.scanner(self.at);
+        }
+    }
+
+    /// The frame at the current address is bad: the log ends here, or it is damaged here.
+    async fn bad_frame(&mut self, header: Option<FrameHeader>, scanner: &mut Scanner) -> Result<bool, OpenError> {
+        let bad = self.address();
+        self.opening.rt.step("recover.bad_frame");
+        let mutated = self.opening.rt.mutated("damage-is-a-torn-tail");
+        let Some(proof) = self.find(bad, |found| found.durable > bad).await?.filter(|_| !mutated) else {
+            return Ok(false);
+        };
+        self.is_accepted = self.opening.manifest.accepted.iter().any(|(from, to)| (*from..*to).contains(&bad));
+        let resume = match &header {
+            // Only the parts are bad: the chain goes on behind them.
+            Some(header) => header.end(),
+            None => self.resync(bad, &proof).await?.address,
+        };
+        let end = if resume.segment == bad.segment { resume.byte } else { self.segments[self.at].bytes as u32 };
+        let bytes = scanner.bytes(bad.byte.into(), (end - bad.byte) as usize).await;
+        let bytes = bytes.map_err(self.opening.io(self.unreadable()))?.to_vec();
+        self.salvage(bad, &bytes, Address { segment: bad.segment, byte: end });
+        match header {
+            Some(header) => self.advance(&header, scanner),
+            None => {
+                while self.segments[self.at].number != resume.segment {
+                    self.next_segment(scanner);
+                }
+                self.byte = resume.byte;
+                let resumed = scanner.frame(resume.byte).await;
+                self.chain = resumed.map_or(self.chain, |frame| frame.previous);
+            }
+        }
+        Ok(true)
+    }
+
+    fn salvage(&mut self, bad: Address, bytes: &[u8], to: Address) {
+        let found = salvage::blocks(bytes);
+        let mut held = Vec::new();
+        for block in &found {
+            self.note(bad.byte + block.at as u32, block.header.as_ref(), &block.runs);
+            for run in &block.runs {
+                let payload = bytes.get(block.at + run.payload().start..block.at + run.payload().end);
+                if !payload.is_some_and(|payload| run.entry.verifies(payload)) {
+                    held.push(format!(
+                        "topic {} partition {} offsets {}..={}",
+                        run.entry.id.topic, run.entry.id.partition, run.entry.first_offset, run.entry.last_offset
+                    ));
+                }
+            }
+            self.replay.block(&ReplayedBlock {
+                header: block.header,
+                runs: &block.runs,
+                bytes: &bytes[block.at..(block.at + block.length).min(bytes.len())],
+                is_damaged: true,
+                is_accepted: self.is_accepted,
+            });
+        }
+        let what = if held.is_empty() {
+            "its records verify; only the frame around them is damaged".to_string()
+        } else {
+            format!("records are damaged: {}", held.join(", "))
+        };
+        self.damages.push(Damage { file: Segment::name(bad.segment), from: bad, to, what });
+    }
+
+    /// The first frame after `from` that `wanted` accepts, through all segments that follow.
+    async fn find(
+        &self,
+        from: Address,
+        wanted: impl Fn(&FrameHeader) -> bool,
+    ) -> Result<Option<FrameHeader>, OpenError> {
+        for at in self.at..self.segments.len() {
+            let first = if self.segments[at].number == from.segment { from.byte + 1 } else { 0 };
+            let found = self.scanner(at).search(first, &wanted).await;
+            if let Some(header) = found.map_err(self.opening.io("a segment cannot be searched"))? {
+                return Ok(Some(header));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Where the chain can be taken up again: the first frame after the bad one from which it leads
+    /// to the frame that proves the damage; at worst that frame itself.
+    async fn resync(&self, bad: Address, proof: &FrameHeader) -> Result<FrameHeader, OpenError> {
+        let mut from = bad;
+        let start = self.start;
+        while let Some(candidate) = self.find(from, |found| found.start >= start).await? {
+            if candidate.address >= proof.address {
+                break;
+            }
+            if self.leads_to(&candidate, proof).await? {
+                return Ok(candidate);
+            }
+            from = candidate.address;
+        }
+        Ok(proof.clone())
+    }
+
+    async fn leads_to(&self, candidate: &FrameHeader, proof: &FrameHeader) -> Result<bool, OpenError> {
+        let numbers: Vec<_> = self.segments.iter().map(|segment| segment.number).collect();
+        let mut frame = candidate.clone();
+        loop {
+            let mut next = frame.end();
+            if frame.kind == FrameKind::Footer {
+                let Some(number) = numbers.iter().find(|number| **number > next.segment) else { return Ok(false) };
+                next = Address { segment: *number, byte: 0 };
+            }
+            let at = numbers.iter().position(|number| *number == next.segment).expect("a known segment");
+            match self.scanner(at).frame(next.byte).await {
+                Ok(found) if found.previous == frame.checksum => frame = found,
+                Err(NoFrame::Io(error)) => return Err(self.opening.io("a segment cannot be read")(error)),
+                _ => return Ok(false),
+            }
+            if frame.address == proof.address {
+                return Ok(true);
+            }
+        }
+    }
+
+    /// A killed process may have written what it never flushed: nothing counts before it is durable.
+    async fn flush(&self) -> Result<(), OpenError> {
+        if self.opening.rt.mutated("recover-without-flush") {
+            return Ok(());
+        }
+        for segment in &self.segments {
+            segment.file.flush().await.map_err(self.opening.io("a segment could not be flushed"))?;
+        }
+        self.opening.rt.step("recover.flushed");
+        Ok(())
+    }
+}

@@ -1,0 +1,285 @@
+//! Rewrite: sorts one settled segment by partition into a file of its own, merges neighbouring runs
+//! and drops the dead.
+//!
+//! Floor 3. Owner: the journal's maintenance task. Order of effects: the output is written and
+//! flushed, the folder is flushed, `complete` is durable, readers turn to the output, then the input
+//! is removed. A bad run is carried as *lost*, never as data.
+
+use std::io;
+use std::rc::Rc;
+
+use super::Journal;
+use super::read::verified_payload;
+use super::segment::{Index, OpenIndex, Segment};
+use crate::base::align::align_up;
+use crate::base::crc;
+use crate::format::block::{self, BlockWriter, SORTED_LANE};
+use crate::format::entry::{self, Entry, EntryKind};
+use crate::format::footer::{RunRef, SegmentIndex};
+use crate::format::frame::{self, Address, FrameHeader, FrameKind, Part};
+use crate::format::manifest::{Record, Role};
+use crate::model::PartitionId;
+use crate::rt::{Buf, File};
+
+/// Neighbouring runs of a partition are merged up to this.
+const MERGED_BYTES_MAX: usize = 64 << 10;
+const FRAME_BYTES: usize = 1 << 20;
+const READ_BYTES: u64 = 1 << 20;
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RewriteOutcome {
+    pub bytes_before: u64,
+    pub bytes_after: u64,
+    pub runs_lost: u64,
+}
+
+/// A run to be carried over: entry and payload, possibly of several input runs.
+struct Carried {
+    entry: Entry,
+    payload: Vec<u8>,
+}
+
+/// The output while it grows.
+struct Output {
+    file: File,
+    number: u64,
+    byte: u32,
+    chain: u32,
+    index: OpenIndex,
+    frame: Vec<Carried>,
+    frame_bytes: usize,
+}
+
+impl Journal {
+    /// Rewrites a sealed segment, keeping the runs that `is_live` names. With none left the segment
+    /// is simply removed. The caller made sure that the segment is settled.
+    pub async fn rewrite(
+        self: &Rc<Self>,
+        input: &Rc<Segment>,
+        is_live: impl Fn(PartitionId, &RunRef) -> bool,
+    ) -> io::Result<RewriteOutcome> {
+        self.load_index(input).await?;
+        let Some(index) = input.sealed_index() else {
+            return Err(io::Error::other("the segment is not sealed"));
+        };
+        let mut outcome = RewriteOutcome { bytes_before: input.bytes, ..RewriteOutcome::default() };
+        if !index.partitions().any(|(id, runs)| runs.iter().any(|run| is_live(id, run))) {
+            self.remove(&[input.number]).await?;
+            return Ok(outcome);
+        }
+        self.rt.step("rewrite.begin");
+        let number = self.manifest.borrow().next_number;
+        self.note_manifest(&[Record::Plan { number, role: Role::Sorted, inputs: vec![input.number] }]).await?;
+        self.rt.step("rewrite.planned");
+        let file = self.take_reserve(number).await?;
+        self.rt.step("rewrite.created");
+        let index = OpenIndex::default();
+        let mut output =
+            Output { file, number, byte: 0, chain: 0, index, frame: Vec::new(), frame_bytes: 0 };
+        outcome.runs_lost = self.copy_live(input, &mut output, is_live).await?;
+        self.flush_frame(&mut output).await?;
+        let (footer, sealed) = self.write_footer(&mut output).await?;
+        let bytes = u64::from(output.byte);
+        output.file.truncate(bytes).await?;
+        self.rt.step("rewrite.written");
+        output.file.flush().await?;
+        self.folder.sync().await?;
+        self.rt.step("rewrite.flushed");
+        let complete = [Record::Complete { number, bytes }, Record::Sealed { number, footer }];
+        self.note_manifest(&complete).await?;
+        self.rt.step("rewrite.complete");
+        let index = Index::Loaded(Rc::new(sealed));
+        let segment = Segment::new(number, Role::Sorted, output.file, bytes, index);
+        segment.footer.set(Some(footer));
+        {
+            let mut segments = self.segments.borrow_mut();
+            segments.insert(number, segment);
+            segments.remove(&input.number);
+        }
+        self.remove(&[input.number]).await?;
+        outcome.bytes_after = bytes;
+        Ok(outcome)
+    }
+
+    async fn copy_live(
+        self: &Rc<Self>,
+        input: &Rc<Segment>,
+        output: &mut Output,
+        is_live: impl Fn(PartitionId, &RunRef) -> bool,
+    ) -> io::Result<u64> {
+        let index = input.sealed_index().expect("loaded by the caller");
+        let source = self.read_whole(input).await?;
+        let mut lost = 0;
+        for (id, runs) in index.partitions() {
+            let mut open: Option<Carried> = None;
+            for run in runs.iter().filter(|run| is_live(id, run)) {
+                let carried = carry(&source, id, run);
+                lost += u64::from(carried.entry.kind == EntryKind::Lost);
+                match &mut open {
+                    Some(last) if merges(&last.entry, &carried.entry) => merge(last, carried),
+                    _ => {
+                        if let Some(done) = open.replace(carried) {
+                            self.push(output, done).await?;
+                        }
+                    }
+                }
+            }
+            if let Some(done) = open {
+                self.push(output, done).await?;
+            }
+        }
+        Ok(lost)
+    }
+
+    async fn read_whole(&self, segment: &Segment) -> io::Result<Vec<Buf>> {
+        let mut chunks = Vec::new();
+        let end = segment.footer.get().map_or(segment.bytes, u64::from);
+        let mut at = 0;
+        while at < end {
+            let chunk = segment.file.read_at(at, align_up(end - at).min(READ_BYTES) as usize).await?;
+            if chunk.is_empty() {
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the segment is cut short"));
+            }
+            at += chunk.len() as u64;
+            chunks.push(chunk);
+        }
+        Ok(chunks)
+    }
+
+    async fn push(self: &Rc<Self>, output: &mut Output, carried: Carried) -> io::Result<()> {
+        let bytes = block::RUN_OVERHEAD_BYTES + carried.payload.len();
+        if output.frame_bytes + bytes > FRAME_BYTES && !output.frame.is_empty() {
+            self.flush_frame(output).await?;
+        }
+        output.frame_bytes += bytes;
+        output.frame.push(carried);
+        Ok(())
+    }
+
+    /// Writes what is gathered as one sorted frame.
+    async fn flush_frame(&self, output: &mut Output) -> io::Result<()> {
+        if output.frame.is_empty() {
+            return Ok(());
+        }
+        let gathered = std::mem::take(&mut output.frame);
+        let length = block::HEADER_BYTES + std::mem::take(&mut output.frame_bytes);
+        let parts_at = frame::head_bytes(1);
+        let mut buf = self.rt.buffer(align_up((parts_at + length) as u64) as usize);
+        buf[parts_at + length..].fill(0);
+        let mut writer = BlockWriter::new(&mut buf[parts_at..parts_at + length], 0, gathered.len());
+        for carried in &gathered {
+            let run = writer.carry(carried.entry, &[&carried.payload]);
+            let address = output.byte + (parts_at + run.at) as u32;
+            output.index.push(run.entry.id, RunRef::new(&run.entry, address));
+        }
+        let checksum = writer.finish(SORTED_LANE, 0, 0);
+        self.write_frame(output, FrameKind::Sorted, buf, Part { length: length as u32, checksum }).await?;
+        self.rt.step("rewrite.frame");
+        Ok(())
+    }
+
+    async fn write_frame(
+        &self,
+        output: &mut Output,
+        kind: FrameKind,
+        mut buf: crate::rt::BufMut,
+        part: Part,
+    ) -> io::Result<()> {
+        let address = Address { segment: output.number, byte: output.byte };
+        let header = FrameHeader {
+            kind,
+            address,
+            length: 0,
+            previous: output.chain,
+            start: self.start,
+            durable: Address { segment: output.number, byte: 0 },
+            parts: vec![part],
+            checksum: 0,
+        };
+        output.chain = header.encode(self.id, &mut buf);
+        let bytes = buf.len() as u64;
+        if u64::from(output.byte) + bytes > self.segment_bytes {
+            return Err(io::Error::other("a rewrite's output would be larger than a segment"));
+        }
+        output.file.write_at(buf.freeze(), output.byte.into()).await?;
+        output.byte += bytes as u32;
+        self.rt.yield_now().await;
+        Ok(())
+    }
+
+    async fn write_footer(&self, output: &mut Output) -> io::Result<(u32, SegmentIndex)> {
+        let index = output.index.seal();
+        let payload = index.encode();
+        let parts_at = frame::head_bytes(1);
+        let mut buf = self.rt.buffer(align_up((parts_at + payload.len()) as u64) as usize);
+        buf[parts_at..parts_at + payload.len()].copy_from_slice(&payload);
+        buf[parts_at + payload.len()..].fill(0);
+        let footer = output.byte;
+        let part = Part { length: payload.len() as u32, checksum: crc::crc32c(&payload) };
+        self.write_frame(output, FrameKind::Footer, buf, part).await?;
+        Ok((footer, index))
+    }
+}
+
+impl Segment {
+    /// The index of a sealed segment that is in memory.
+    pub fn sealed_index(&self) -> Option<Rc<SegmentIndex>> {
+        match &*self.index.borrow() {
+            Index::Loaded(index) => Some(index.clone()),
+            _ => None,
+        }
+    }
+}
+
+/// Copies a run out of the input; one that does not verify becomes a lost range.
+fn carry(source: &[Buf], id: PartitionId, run: &RunRef) -> Carried {
+    let bytes = gather(source, run.range());
+    if let (Ok(entry), Some(payload)) = (Entry::decode(&bytes), verified_payload(&bytes, id, run)) {
+        return Carried { entry, payload: bytes[payload].to_vec() };
+    }
+    let lost = Entry {
+        flags: if run.accepted { entry::FLAG_ACCEPTED } else { 0 },
+        last_offset: run.end_offset() - 1,
+        max_timestamp: run.max_timestamp,
+        append_time: run.retention_time,
+        ..Entry::control(EntryKind::Lost, id, run.first_offset)
+    };
+    Carried { entry: lost, payload: Vec::new() }
+}
+
+fn gather(source: &[Buf], range: std::ops::Range<u64>) -> Vec<u8> {
+    let mut out = Vec::with_capacity((range.end - range.start) as usize);
+    let mut at = range.start;
+    while at < range.end {
+        let Some(chunk) = source.get((at / READ_BYTES) as usize) else { break };
+        let from = (at % READ_BYTES) as usize;
+        let to = chunk.len().min(from + (range.end - at) as usize);
+        if from >= to {
+            break;
+        }
+        out.extend_from_slice(&chunk[from..to]);
+        at += (to - from) as u64;
+    }
+    out
+}
+
+fn merges(last: &Entry, next: &Entry) -> bool {
+    last.kind == EntryKind::Data
+        && next.kind == EntryKind::Data
+        && last.exposed_epoch == next.exposed_epoch
+        && last.last_offset + 1 == next.first_offset
+        && last.length as usize + next.length as usize <= MERGED_BYTES_MAX
+}
+
+fn merge(last: &mut Carried, next: Carried) {
+    last.payload.extend_from_slice(&next.payload);
+    let entry = &mut last.entry;
+    // The payloads are of one partition: the sum over both continues the first one's.
+    entry.crc = crc::append(entry.crc, &next.payload);
+    entry.length += next.entry.length;
+    entry.last_offset = next.entry.last_offset;
+    entry.last_position = next.entry.last_position;
+    entry.max_timestamp = entry.max_timestamp.max(next.entry.max_timestamp);
+    // Whichever expires later keeps both.
+    entry.append_time = entry.append_time.max(next.entry.append_time);
+}

@@ -1,0 +1,276 @@
+//! One partition: where it begins and ends, what waits to be appended, who has produced to it.
+//!
+//! Floor 3. Owner: a shard. Invariant: log start <= visible end <= next offset; records below log
+//! start and at or above the visible end are never read.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use super::producers::{self, Producers, Sequence, Verdict};
+use crate::api::{Acks, Done};
+use crate::format::checkpoint::PartitionRow;
+use crate::format::{Entry, EntryKind};
+use crate::model::{ErrorCode, Failure, LaneId, Offset, PartitionId, Position};
+use crate::record::{self, BatchInfo};
+
+/// Refusals that are remembered per partition; more producers than this do not retry at once.
+const REFUSED_MAX: usize = 1024;
+
+/// A validated batch that waits for its block.
+pub struct Staged {
+    pub batch: Bytes,
+    pub info: BatchInfo,
+    pub acks: Acks,
+    pub done: Vec<Done>,
+}
+
+impl Staged {
+    pub fn sequence(&self) -> Option<Sequence> {
+        self.info.producer.map(|stamp| Sequence::new(stamp, self.info.last_offset_delta))
+    }
+}
+
+/// What becomes of a batch that arrives.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Admission {
+    Stage,
+    /// The same batch is staged at this index: wait with it.
+    Pending(usize),
+    /// Appended before; acknowledged once the high watermark has passed it.
+    Duplicate { base_offset: Offset, last_offset: Offset },
+    Refuse(Failure),
+}
+
+/// A retriable refusal of an idempotent producer: what it pipelined behind must not overtake.
+struct Refused {
+    sequence: Sequence,
+    failure: Failure,
+}
+
+pub struct PartitionLog {
+    pub id: PartitionId,
+    pub lane: LaneId,
+    /// Offset of the next record to be appended (log end offset).
+    pub next_offset: Offset,
+    pub log_start: Offset,
+    /// High watermark: consumers see what lies below.
+    pub visible_end: Offset,
+    pub max_timestamp: i64,
+    /// Exposed leader epochs and the offset each began at (KIP-101).
+    pub epochs: Vec<(i32, Offset)>,
+    pub producers: Producers,
+    /// End of the last run in the lane that counts here.
+    pub included: Position,
+    /// Deleted: kept until no file holds its runs.
+    pub is_dropped: bool,
+    staged: VecDeque<Staged>,
+    staged_bytes: usize,
+    refused: Vec<Refused>,
+}
+
+impl PartitionLog {
+    pub fn new(id: PartitionId, lane: LaneId) -> PartitionLog {
+        PartitionLog {
+            id,
+            lane,
+            next_offset: 0,
+            log_start: 0,
+            visible_end: 0,
+            max_timestamp: -1,
+            epochs: Vec::new(),
+            producers: Producers::default(),
+            included: 0,
+            is_dropped: false,
+            staged: VecDeque::new(),
+            staged_bytes: 0,
+            refused: Vec::new(),
+        }
+    }
+
+    pub fn from_row(row: &PartitionRow) -> PartitionLog {
+        PartitionLog {
+            next_offset: row.next_offset,
+            log_start: row.log_start,
+            visible_end: row.next_offset,
+            max_timestamp: row.max_timestamp,
+            epochs: row.epochs.clone(),
+            producers: Producers::from_rows(&row.producers),
+            included: row.included,
+            is_dropped: row.dropped,
+            ..PartitionLog::new(row.id, row.lane)
+        }
+    }
+
+    pub fn row(&self) -> PartitionRow {
+        PartitionRow {
+            id: self.id,
+            lane: self.lane,
+            dropped: self.is_dropped,
+            included: self.included,
+            next_offset: self.next_offset,
+            log_start: self.log_start,
+            max_timestamp: self.max_timestamp,
+            epochs: self.epochs.clone(),
+            producers: self.producers.rows(),
+        }
+    }
+
+    /// Decides on a batch that arrives; changes nothing but the memory of an earlier refusal.
+    pub fn admit(&mut self, info: &BatchInfo) -> Admission {
+        let Some(stamp) = info.producer else { return Admission::Stage };
+        let sequence = Sequence::new(stamp, info.last_offset_delta);
+        if let Some(failure) = self.overtakes_refused(&sequence) {
+            return Admission::Refuse(failure);
+        }
+        let staged = self.staged.iter().enumerate().rev();
+        let mut of_producer =
+            staged.filter_map(|(at, staged)| Some((at, staged.sequence()?))).filter(|(_, s)| s.id == sequence.id);
+        let verdict = match of_producer.next() {
+            None => self.producers.judge(&sequence),
+            Some((at, newest)) => {
+                if let Some((at, _)) = std::iter::once((at, newest)).chain(of_producer).find(|(_, s)| *s == sequence) {
+                    return Admission::Pending(at);
+                }
+                match self.producers.judge(&sequence) {
+                    duplicate @ Verdict::Duplicate { .. } => duplicate,
+                    _ => producers::follows(newest.epoch, newest.last, &sequence),
+                }
+            }
+        };
+        match verdict {
+            Verdict::Next => Admission::Stage,
+            Verdict::Duplicate { base_offset, last_offset } => Admission::Duplicate { base_offset, last_offset },
+            Verdict::Refuse(failure) => Admission::Refuse(failure),
+        }
+    }
+
+    /// A refused batch that comes again ends its refusal; one behind it gets the same answer.
+    fn overtakes_refused(&mut self, sequence: &Sequence) -> Option<Failure> {
+        let same = |refused: &Refused| {
+            (refused.sequence.id, refused.sequence.epoch) == (sequence.id, sequence.epoch)
+        };
+        let at = self.refused.iter().position(same)?;
+        let refused = &self.refused[at];
+        if sequence.first == refused.sequence.first {
+            self.refused.remove(at);
+            return None;
+        }
+        let behind = (sequence.first as u32).wrapping_sub(refused.sequence.first as u32) & i32::MAX as u32;
+        (behind < i32::MAX as u32 / 2).then(|| refused.failure.clone())
+    }
+
+    /// Remembers that a batch which could have been staged was refused for a passing reason.
+    pub fn refuse(&mut self, info: &BatchInfo, failure: &Failure) {
+        let Some(stamp) = info.producer else { return };
+        let sequence = Sequence::new(stamp, info.last_offset_delta);
+        if self.refused.len() == REFUSED_MAX {
+            self.refused.remove(0);
+        }
+        self.refused.retain(|refused| refused.sequence.id != sequence.id);
+        self.refused.push(Refused { sequence, failure: failure.clone() });
+    }
+
+    /// Returns whether the partition became ready by this.
+    pub fn stage(&mut self, staged: Staged) -> bool {
+        self.staged_bytes += staged.batch.len();
+        self.staged.push_back(staged);
+        self.staged.len() == 1
+    }
+
+    /// Waits with the batch that [`Admission::Pending`] named.
+    pub fn join_pending(&mut self, at: usize, done: Done) {
+        self.staged[at].done.push(done);
+    }
+
+    pub fn staged_bytes(&self) -> usize {
+        self.staged_bytes
+    }
+
+    /// Takes whole batches up to `bytes_max`, at least one if any is staged.
+    pub fn take_staged(&mut self, bytes_max: usize) -> Vec<Staged> {
+        let mut taken = Vec::new();
+        let mut bytes = 0;
+        while let Some(next) = self.staged.front() {
+            if !taken.is_empty() && bytes + next.batch.len() > bytes_max {
+                break;
+            }
+            bytes += next.batch.len();
+            taken.extend(self.staged.pop_front());
+        }
+        self.staged_bytes -= bytes;
+        taken
+    }
+
+    /// Counts a batch whose offsets are assigned now or were read back.
+    pub fn append_batch(&mut self, sequence: Option<Sequence>, base_offset: Offset, end: Offset, uptime_ms: u64) {
+        assert!(base_offset >= self.next_offset && end > base_offset, "offsets only grow");
+        self.next_offset = end;
+        if let Some(sequence) = sequence {
+            self.producers.append(&sequence, base_offset, uptime_ms);
+        }
+    }
+
+    pub fn open_epoch(&mut self, epoch: i32) {
+        if self.epochs.last().is_none_or(|(last, _)| *last < epoch) {
+            self.epochs.push((epoch, self.next_offset));
+        }
+    }
+
+    pub fn leader_epoch(&self) -> i32 {
+        self.epochs.last().map_or(0, |(epoch, _)| *epoch)
+    }
+
+    /// Counts a run that was composed, or replays one above the checkpoint. `payload` is `None` if its bytes do not verify: then its
+    /// offsets count, and its producers are those that each intact batch names.
+    pub fn replay(&mut self, entry: &Entry, payload: Option<&[u8]>, uptime_ms: u64) {
+        if entry.last_position < self.included {
+            return;
+        }
+        self.included = entry.last_position + 1;
+        match entry.kind {
+            EntryKind::Data => self.replay_data(entry, payload, uptime_ms),
+            EntryKind::LogStart => self.log_start = self.log_start.max(entry.first_offset.min(self.next_offset)),
+            EntryKind::Drop => self.is_dropped = true,
+            EntryKind::Forget => {
+                for id in payload.unwrap_or_default().chunks_exact(8) {
+                    self.producers.forget(i64::from_le_bytes(id.try_into().expect("chunks of 8")));
+                }
+            }
+            EntryKind::Lost => self.next_offset = self.next_offset.max(entry.last_offset + 1),
+            EntryKind::Epoch => {}
+        }
+    }
+
+    fn replay_data(&mut self, entry: &Entry, payload: Option<&[u8]>, uptime_ms: u64) {
+        if self.epochs.last().is_none_or(|(epoch, _)| *epoch < entry.exposed_epoch) {
+            self.epochs.push((entry.exposed_epoch, entry.first_offset));
+        }
+        for batch in record::batches(payload.unwrap_or_default()) {
+            let Ok(batch) = batch else { break };
+            let (base, end) = (batch.base_offset(), batch.next_offset());
+            if base < self.next_offset || end > entry.last_offset + 1 {
+                continue;
+            }
+            let delta = batch.last_offset_delta();
+            let sequence = batch.producer().map(|stamp| Sequence::new(stamp, delta));
+            self.append_batch(sequence, base, end, uptime_ms);
+        }
+        self.next_offset = self.next_offset.max(entry.last_offset + 1);
+        self.max_timestamp = self.max_timestamp.max(entry.max_timestamp);
+    }
+
+    /// The failure of a fetch or list at an offset that is not here.
+    pub fn out_of_range(&self, offset: Offset) -> Failure {
+        let text = format!(
+            "offset {offset} is outside {}..={} of this partition",
+            self.log_start, self.visible_end
+        );
+        Failure::new(ErrorCode::OffsetOutOfRange, text)
+    }
+
+    pub fn check(&self) {
+        assert!(self.log_start <= self.next_offset && self.visible_end <= self.next_offset);
+        assert_eq!(self.staged_bytes, self.staged.iter().map(|staged| staged.batch.len()).sum::<usize>());
+    }
+}
