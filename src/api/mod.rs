@@ -60,14 +60,11 @@ pub enum TopicRef {
     Id(TopicId),
 }
 
+/// `configs`: whether each topic's configuration is wanted too.
 #[derive(Clone, Debug)]
 pub enum Topics {
-    All,
-    /// `configs`: whether each topic's configuration is wanted too.
-    Some {
-        topics: Vec<TopicRef>,
-        configs: bool,
-    },
+    All { configs: bool },
+    Some { topics: Vec<TopicRef>, configs: bool },
 }
 
 #[derive(Clone, Debug)]

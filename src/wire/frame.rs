@@ -2,7 +2,7 @@
 //!
 //! Floor 3; owned by one connection's reading side. A frame's length is checked against the bound
 //! before any memory is taken for it, and memory grows with the bytes that really arrived: a peer
-//! that only announces large frames costs one [`CHUNK_BYTES`] buffer.
+//! that only announces large frames costs one [`CHUNK_BYTES_MAX`] buffer.
 //!
 //! ```text
 //! loop {
@@ -17,8 +17,11 @@ use bytes::{Bytes, BytesMut};
 use super::header::{HEADER_BYTES, Header};
 use super::{PREFACE, PREFACE_BYTES};
 
-/// Memory taken ahead of what has been announced.
-const CHUNK_BYTES: usize = 64 << 10;
+/// Memory taken ahead of what has been announced: little while a connection is idle, more as it
+/// is used.
+const CHUNK_BYTES_MIN: usize = 4 << 10;
+const CHUNK_BYTES_MAX: usize = 64 << 10;
+const CHUNK_GROWTH: usize = 4;
 
 /// Memory granted to a large frame, as a multiple of the bytes that have arrived.
 const GROWTH: usize = 8;
@@ -43,6 +46,10 @@ pub struct FrameReader {
     frame_bytes_max: usize,
     /// Largest frame that was received whole: memory of that size has been earned.
     frame_bytes_seen: usize,
+    /// Size of the next buffer for frames that are not announced yet.
+    chunk_bytes: usize,
+    /// Bytes of a refused frame that are still to be dropped.
+    skip: usize,
     failed: Option<FrameError>,
 }
 
@@ -54,6 +61,8 @@ impl FrameReader {
             filled: 0,
             frame_bytes_max: frame_bytes_max as usize,
             frame_bytes_seen: 0,
+            chunk_bytes: CHUNK_BYTES_MIN,
+            skip: 0,
             failed: None,
         }
     }
@@ -61,6 +70,34 @@ impl FrameReader {
     /// Changes the bound, once the hello has agreed on one.
     pub fn set_frame_bytes_max(&mut self, frame_bytes_max: u32) {
         self.frame_bytes_max = frame_bytes_max as usize;
+    }
+
+    /// Gives back memory that an idle connection does not need. What was received stays.
+    pub fn relax(&mut self) {
+        if self.filled == 0 {
+            self.buffer = BytesMut::new();
+            self.frame_bytes_seen = 0;
+            self.chunk_bytes = CHUNK_BYTES_MIN;
+        }
+    }
+
+    /// Goes on behind a frame that was refused as too large: its bytes are dropped as they come.
+    /// Answers its header; `None` if the reader did not fail for that reason.
+    pub fn skip_too_large(&mut self) -> Option<Header> {
+        let Some(FrameError::TooLarge { .. }) = self.failed else { return None };
+        let header = Header::decode(self.buffer[..self.filled].first_chunk::<HEADER_BYTES>()?)?;
+        self.failed = None;
+        self.skip = header.frame_bytes();
+        self.drop_skipped();
+        Some(header)
+    }
+
+    fn drop_skipped(&mut self) {
+        let dropped = self.skip.min(self.filled);
+        if dropped > 0 {
+            drop(self.take(dropped));
+            self.skip -= dropped;
+        }
     }
 
     /// Takes bytes that were read elsewhere, for instance by the shard that handed the socket over.
@@ -87,6 +124,7 @@ impl FrameReader {
     pub fn filled(&mut self, count: usize) {
         assert!(count <= self.buffer.len() - self.filled, "more bytes than there was space for");
         self.filled += count;
+        self.drop_skipped();
     }
 
     /// Bytes received and not yet answered by [`next`](Self::next).
@@ -158,9 +196,11 @@ impl FrameReader {
             _ => 0,
         };
         let earned = GROWTH * self.filled.max(self.frame_bytes_seen);
-        let more = self.filled + CHUNK_BYTES;
+        let chunk = self.chunk_bytes;
+        self.chunk_bytes = (chunk * CHUNK_GROWTH).min(CHUNK_BYTES_MAX);
+        let more = self.filled + chunk;
         let bytes = if announced > self.filled { announced.min(earned.max(more)) } else { more };
-        let mut buffer = BytesMut::zeroed(bytes.max(CHUNK_BYTES));
+        let mut buffer = BytesMut::zeroed(bytes.max(chunk));
         buffer[..self.filled].copy_from_slice(&self.buffer[..self.filled]);
         self.buffer = buffer;
     }

@@ -312,3 +312,29 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_frame_that_is_too_large_can_be_skipped() {
+    let mut stream = Vec::new();
+    let header = Header { body_bytes: 100_000, ..Header::request(Op::Produce, 7, 1) };
+    stream.extend_from_slice(&header.encode());
+    stream.extend_from_slice(&vec![1; 100_000]);
+    Request::Ping.encode(8, 0, &mut stream);
+    let mut reader = FrameReader::new(1000);
+    let mut seen = Vec::new();
+    for part in stream.chunks(777) {
+        reader.push(part);
+        loop {
+            match reader.next() {
+                Ok(Some((header, _))) => seen.push(header.corr),
+                Ok(None) => break,
+                Err(FrameError::TooLarge { .. }) => seen.push(reader.skip_too_large().unwrap().corr),
+                Err(error) => panic!("{error}"),
+            }
+        }
+        assert!(reader.pending().len() <= 777);
+    }
+    assert_eq!(seen, [7, 8]);
+    reader.relax();
+    assert!(reader.space().len() <= 4096);
+}
