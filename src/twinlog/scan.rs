@@ -196,11 +196,11 @@ impl Scanner<'_> {
         let bytes = bytes as u64;
         if copies != [true, true] {
             let (bad, good) = if copies[0] { (start + bytes, start) } else { (start, start + bytes) };
-            let last = !self.later_exists(slot, start + 2 * bytes, sequence + 1);
+            let last = !self.later_exists(slot, start + 2 * bytes, sequence.saturating_add(1));
             self.damage(slot, bad, good, bytes, "a record", last);
         }
         self.scan.end = start + 2 * bytes;
-        self.scan.next_sequence = sequence + 1;
+        self.scan.next_sequence = sequence.saturating_add(1);
         Ok(true)
     }
 
@@ -231,8 +231,8 @@ impl Scanner<'_> {
     /// Neither copy is there: the end of the log, unless the group must have been durable.
     fn end_or_damage(&mut self, slot: usize, header: &Header) -> Result<bool, Unusable> {
         let (start, sequence) = (self.scan.end, self.scan.next_sequence);
-        let in_snapshot = sequence < header.first_sequence + u64::from(header.snapshot_groups);
-        if in_snapshot || self.later_exists(slot, start, sequence + 1) {
+        let in_snapshot = sequence < header.first_sequence.saturating_add(header.snapshot_groups.into());
+        if in_snapshot || self.later_exists(slot, start, sequence.saturating_add(1)) {
             let end = self.files[slot].len() as u64;
             return Err(self.lost(slot, start, end, "a record"));
         }

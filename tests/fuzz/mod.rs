@@ -11,6 +11,7 @@
 mod batch;
 mod disk;
 mod metadata;
+mod twin;
 mod wire;
 
 use crate::allocations::peak_of;
@@ -72,9 +73,19 @@ const EDGES: [u64; 10] = [
     0xffff_ffff_ffff_ffff,
 ];
 
+/// Anywhere; in inputs of several disk blocks often near the start of one, where structures begin.
+fn place(random: &mut Random, count: usize) -> usize {
+    const BLOCK_BYTES: usize = 4096;
+    if count > BLOCK_BYTES && random.flip() {
+        random.below(count / BLOCK_BYTES) * BLOCK_BYTES + random.below(64)
+    } else {
+        random.below(count)
+    }
+}
+
 fn mutate(random: &mut Random, bytes: &mut Vec<u8>) {
     for _ in 0..1 + random.below(4) {
-        let at = random.below(bytes.len());
+        let at = place(random, bytes.len());
         match random.below(8) {
             _ if bytes.is_empty() => bytes.push(random.next() as u8),
             0 => bytes[at] ^= 1 << random.below(8),
