@@ -167,6 +167,11 @@ impl Chunk {
         assert!(range.start <= range.end && range.end <= (*owner).as_ref().len());
         Chunk { owner, start: range.start, end: range.end }
     }
+
+    /// A part of this chunk; `range` counts from its start.
+    pub fn slice(&self, range: std::ops::Range<usize>) -> Chunk {
+        Chunk::new(self.owner.clone(), self.start + range.start..self.start + range.end)
+    }
 }
 
 impl std::ops::Deref for Chunk {

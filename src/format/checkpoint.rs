@@ -8,6 +8,7 @@
 //! 16 body bytes u64 | 24 body checksum u32 | 28 header checksum u32 (journal id, bytes 0..28)
 //! 32 body:
 //!    replay segment u64 | chain u32: checksum of the frame before it | uptime ms u64 | wall ms i64
+//!    boot id u128 | boot uptime ms i64
 //!    lane count u32; each: lane u32 | epoch u32 | position u64 | last checksum u32 | included u64
 //!    partition count u32; each:
 //!      topic id u128 | partition u32 | lane u32 | flags u32 (1: dropped) | included u64
@@ -42,6 +43,10 @@ pub struct Checkpoint {
     /// Summed time that brokers ran on this journal.
     pub uptime_ms: u64,
     pub wall_ms: i64,
+    /// Boot of the machine, and its age when `wall_ms` was read: tells after a restart of the broker
+    /// whether the wall clock was moved in between.
+    pub boot_id: u128,
+    pub boot_uptime_ms: i64,
     pub lanes: Vec<LaneRow>,
     pub partitions: Vec<PartitionRow>,
 }
@@ -173,6 +178,8 @@ impl Encoder {
         out.extend_from_slice(&head.chain.to_le_bytes());
         out.extend_from_slice(&head.uptime_ms.to_le_bytes());
         out.extend_from_slice(&head.wall_ms.to_le_bytes());
+        out.extend_from_slice(&head.boot_id.to_le_bytes());
+        out.extend_from_slice(&head.boot_uptime_ms.to_le_bytes());
         out.extend_from_slice(&(head.lanes.len() as u32).to_le_bytes());
         for lane in &head.lanes {
             out.extend_from_slice(&lane.lane.0.to_le_bytes());
@@ -252,6 +259,8 @@ pub fn decode(journal: JournalId, bytes: &[u8]) -> Result<Checkpoint, DecodeErro
         chain: r.u32("replay chain")?,
         uptime_ms: r.u64("uptime")?,
         wall_ms: r.i64("wall clock")?,
+        boot_id: r.u128("boot id")?,
+        boot_uptime_ms: r.i64("boot uptime")?,
         ..Checkpoint::default()
     };
     for _ in 0..r.count_u32(LANE_BYTES, "lane count")? {
@@ -285,6 +294,8 @@ mod tests {
             chain: 99,
             uptime_ms: 5,
             wall_ms: 6,
+            boot_id: 7,
+            boot_uptime_ms: 8,
             lanes: vec![LaneRow { lane: LaneId(2), epoch: 3, position: 500, checksum: 1, included: 500 }],
             partitions: vec![PartitionRow {
                 next_offset: 77,

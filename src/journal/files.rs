@@ -10,7 +10,7 @@ use super::segment::{Index, OpenIndex, Segment};
 use super::{Journal, append::Offline};
 use crate::format::frame::Address;
 use crate::format::manifest::{Record, Role};
-use crate::rt::{Access, File};
+use crate::rt::{Access, File, Space};
 use crate::twinlog::TwinLog;
 
 /// Name of the file that holds the space of one rewrite.
@@ -88,6 +88,19 @@ impl Journal {
         file.flush().await?;
         self.folder.sync().await?;
         Ok(file)
+    }
+
+    /// Free and total bytes of the filesystem.
+    pub async fn space(&self) -> io::Result<Space> {
+        self.folder.space().await
+    }
+
+    /// Takes the journal offline for an error outside the append path.
+    pub fn fail(&self, what: &str, error: &io::Error) {
+        self.go_offline(format!(
+            "journal {} is offline: {what}: {error}; check the disk, then restart the broker",
+            self.id
+        ));
     }
 
     /// The oldest segment whose footer is durable but not yet named by the manifest.

@@ -22,6 +22,7 @@ pub struct Segment {
     pub(super) first_chain: Cell<u32>,
     pub(super) index: RefCell<Index>,
     pub(super) index_used: Cell<u64>,
+    oldest_retention: Cell<Option<i64>>,
 }
 
 pub(super) enum Index {
@@ -74,6 +75,7 @@ impl Segment {
             first_chain: Cell::new(0),
             index: RefCell::new(index),
             index_used: Cell::new(0),
+            oldest_retention: Cell::new(None),
         })
     }
 
@@ -87,12 +89,26 @@ impl Segment {
         matches!(*self.index.borrow(), Index::Open(_))
     }
 
-    /// Runs of a partition, if they are in memory.
-    pub fn runs_in_memory(&self, id: PartitionId) -> Option<Vec<RunRef>> {
+    /// Retention time of the oldest run, as far as it was ever looked up since the start.
+    pub fn oldest_retention(&self) -> Option<i64> {
+        self.oldest_retention.get()
+    }
+
+    /// Visits every partition that has runs here, in order of ids if the segment is sealed. Nothing
+    /// is visited if the index is not in memory.
+    pub fn for_each_partition(&self, mut visit: impl FnMut(PartitionId, &[RunRef])) {
+        let mut oldest = i64::MAX;
+        let mut note = |id, runs: &[RunRef]| {
+            oldest = runs.iter().map(|run| run.retention_time).fold(oldest, i64::min);
+            visit(id, runs);
+        };
         match &*self.index.borrow() {
-            Index::Open(open) => Some(open.partitions.get(&id).cloned().unwrap_or_default()),
-            Index::Loaded(index) => Some(index.runs(id).to_vec()),
-            Index::OnDisk => None,
+            Index::Open(open) => open.partitions.iter().for_each(|(id, runs)| visit(*id, runs)),
+            Index::Loaded(index) => {
+                index.partitions().for_each(|(id, runs)| note(id, runs));
+                self.oldest_retention.set(Some(oldest));
+            }
+            Index::OnDisk => {}
         }
     }
 

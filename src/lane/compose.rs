@@ -19,8 +19,6 @@ pub enum RunPlan {
     Data {
         partition: Rc<RefCell<PartitionLog>>,
         batches: Vec<Staged>,
-        /// LogAppendTime: the clock to stamp into the batches.
-        log_append_time: bool,
     },
     Control {
         entry: Entry,
@@ -30,7 +28,7 @@ pub enum RunPlan {
 }
 
 impl RunPlan {
-    fn payload_bytes(&self) -> usize {
+    pub fn payload_bytes(&self) -> usize {
         match self {
             RunPlan::Data { batches, .. } => batches.iter().map(|staged| staged.batch.len()).sum(),
             RunPlan::Control { payload, .. } => payload.len(),
@@ -77,8 +75,8 @@ impl LanePlan {
         let mut composed = Composed { checksum: 0, runs: Vec::with_capacity(self.runs.len()), placed: Vec::new() };
         for plan in self.runs {
             match plan {
-                RunPlan::Data { partition, batches, log_append_time } => {
-                    let (run, placed) = data_run(&mut writer, lane, partition, batches, log_append_time, clock);
+                RunPlan::Data { partition, batches } => {
+                    let (run, placed) = data_run(&mut writer, lane, partition, batches, clock);
                     composed.runs.push(run);
                     composed.placed.push(placed);
                 }
@@ -110,7 +108,6 @@ fn data_run(
     lane: &Lane,
     partition: Rc<RefCell<PartitionLog>>,
     batches: Vec<Staged>,
-    log_append_time: bool,
     clock: Clock,
 ) -> (Run, Placed) {
     let mut log = partition.borrow_mut();
@@ -134,14 +131,15 @@ fn data_run(
             at += staged.batch.len();
             bytes.copy_from_slice(&staged.batch);
             let base = log.next_offset;
+            let log_append_time = staged.append_time_ms >= 0;
             if log_append_time {
-                record::set_log_append_time(bytes, clock.wall_ms);
+                record::set_log_append_time(bytes, staged.append_time_ms);
             } else if staged.info.max_timestamp_is_wrong {
                 record::set_max_timestamp(bytes, staged.info.max_timestamp);
             }
             record::stamp(bytes, base, exposed_epoch);
             run_crc = crc::append(run_crc, bytes);
-            let timestamp = if log_append_time { clock.wall_ms } else { staged.info.max_timestamp };
+            let timestamp = if log_append_time { staged.append_time_ms } else { staged.info.max_timestamp };
             max_timestamp = max_timestamp.max(timestamp);
             let end = base + i64::from(staged.info.last_offset_delta) + 1;
             let sequence: Option<Sequence> = staged.sequence();

@@ -8,7 +8,8 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use super::producers::{self, Producers, Sequence, Verdict};
-use crate::api::{Acks, Done};
+use crate::api::Done;
+use crate::rt::local::Event;
 use crate::format::checkpoint::PartitionRow;
 use crate::format::{Entry, EntryKind};
 use crate::model::{ErrorCode, Failure, LaneId, Offset, PartitionId, Position};
@@ -21,7 +22,8 @@ const REFUSED_MAX: usize = 1024;
 pub struct Staged {
     pub batch: Bytes,
     pub info: BatchInfo,
-    pub acks: Acks,
+    /// With LogAppendTime the broker's clock, to be stamped into the batch; else -1.
+    pub append_time_ms: i64,
     pub done: Vec<Done>,
 }
 
@@ -64,6 +66,8 @@ pub struct PartitionLog {
     pub included: Position,
     /// Deleted: kept until no file holds its runs.
     pub is_dropped: bool,
+    /// Fetches to be woken when the visible end rises, by their number.
+    pub watchers: Vec<(u64, Event)>,
     staged: VecDeque<Staged>,
     staged_bytes: usize,
     refused: Vec<Refused>,
@@ -82,6 +86,7 @@ impl PartitionLog {
             producers: Producers::default(),
             included: 0,
             is_dropped: false,
+            watchers: Vec::new(),
             staged: VecDeque::new(),
             staged_bytes: 0,
             refused: Vec::new(),
@@ -185,6 +190,11 @@ impl PartitionLog {
 
     pub fn staged_bytes(&self) -> usize {
         self.staged_bytes
+    }
+
+    /// Size of the batch that is next; 0 if none is staged.
+    pub fn staged_next_bytes(&self) -> usize {
+        self.staged.front().map_or(0, |staged| staged.batch.len())
     }
 
     /// Takes whole batches up to `bytes_max`, at least one if any is staged.

@@ -1,7 +1,145 @@
-//! One core of the broker: its journals, lanes, connections and memory.
+//! A shard: one pinned executor that drives its journals and owns their lanes, its partitions and
+//! its connections. It shares nothing; the mesh carries messages to other shards and the control plane.
 //!
-//! Floor 5. Owner: shard.
+//! Floor 5. Owner: itself. Invariant: a batch is acknowledged only after the journal said that its
+//! frame is durable and the lane's high watermark has passed it.
 
-pub mod mesh;
+mod control_runs;
+mod drive;
+mod fetch;
+mod list;
+mod maintain;
+mod mesh;
+mod metadata;
+mod produce;
+mod replay;
+mod retention;
+mod service;
+mod start;
+mod write;
 
 pub use mesh::{JournalPlan, Recovered, Settings, ShardPlan, ToControl, ToShard};
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use self::drive::Drive;
+use crate::api::Done;
+use crate::base::Map;
+use crate::coordinator::Image;
+use crate::lane::PartitionLog;
+use crate::model::{LaneId, PartitionId, TopicConfig, TopicId};
+use crate::rt::local::Event;
+use crate::rt::{Level, Rt, mesh as channel};
+
+/// A partition as its shard and everything that refers to it hold it.
+type LogRef = Rc<RefCell<PartitionLog>>;
+
+/// A partition that this shard serves.
+#[derive(Clone)]
+struct Partition {
+    log: LogRef,
+    drive: Rc<Drive>,
+}
+
+struct Shard {
+    rt: Rt,
+    index: u32,
+    count: u32,
+    broker_epoch: u64,
+    settings: Settings,
+    peers: Vec<channel::Sender<ToShard>>,
+    control: channel::Sender<ToControl>,
+    image: RefCell<Image>,
+    drives: Vec<Rc<Drive>>,
+    drive_of_lane: BTreeMap<LaneId, usize>,
+    partitions: RefCell<Map<PartitionId, Partition>>,
+    /// Effective configuration by topic; emptied when the metadata changes it.
+    configs: RefCell<Map<TopicId, Rc<TopicConfig>>>,
+    /// Admin requests that the control plane has not answered.
+    admin: RefCell<Map<u64, Done>>,
+    admin_last: Cell<u64>,
+    staged_bytes: Cell<usize>,
+    staged_bytes_max: usize,
+    /// Staged bytes went below the bound.
+    room: Event,
+    fetch_last: Cell<u64>,
+    connections: Cell<u32>,
+    clock: retention::ClockGuard,
+    stopping: Cell<bool>,
+}
+
+/// Runs a shard until the control plane says `Stop`.
+pub async fn run(
+    rt: Rt,
+    plan: ShardPlan,
+    mut inbox: channel::Receiver<ToShard>,
+    control: channel::Sender<ToControl>,
+) {
+    let (index, listen) = (plan.index, plan.listen);
+    let (shard, recovered) = match start::start(&rt, plan, control.clone()).await {
+        Ok(started) => started,
+        Err(text) => {
+            control.send(ToControl::Failed { shard: index, text });
+            return;
+        }
+    };
+    for drive in &shard.drives {
+        rt.spawn(write::run(shard.clone(), drive.clone()));
+        rt.spawn(maintain::run(shard.clone(), drive.clone()));
+    }
+    control.send(ToControl::Ready { shard: index, recovered });
+    while let Some(message) = inbox.recv().await {
+        match message {
+            ToShard::Records { sequence, records } => {
+                shard.apply(&records);
+                control.send(ToControl::Applied { shard: index, sequence });
+            }
+            ToShard::Answer { id, result } => shard.answer(id, result),
+            ToShard::Connection(handover) => shard.adopt(handover),
+            ToShard::Serve => {
+                if let Err(error) = shard.listen(listen).await {
+                    let text = format!("cannot listen on {listen}: {error}");
+                    control.send(ToControl::Failed { shard: index, text });
+                }
+            }
+            ToShard::Stop => break,
+        }
+    }
+    shard.stop().await;
+    control.send(ToControl::Stopped { shard: index });
+}
+
+impl Shard {
+    /// Refuses new work, waits for what is staged, leaves a mark and a checkpoint.
+    async fn stop(&self) {
+        self.stopping.set(true);
+        for drive in &self.drives {
+            drive.wake.notify();
+            drive.stopped_writing.wait().await;
+            drive.maintain.notify();
+            drive.stopped_maintaining.wait().await;
+            drive.journal.close().await;
+        }
+        self.rt.log(Level::Info, format!("shard {} stopped", self.index));
+    }
+
+    fn config(&self, topic: TopicId) -> Option<Rc<TopicConfig>> {
+        if let Some(config) = self.configs.borrow().get(&topic) {
+            return Some(config.clone());
+        }
+        let image = self.image.borrow();
+        let stored = image.topic_by_id(topic)?;
+        let config = match stored.config(&self.settings.topic_defaults) {
+            Ok(config) => Rc::new(config),
+            Err(error) => {
+                // Checked when it was set; a newer broker may have known more keys.
+                self.rt.log(Level::Warn, format!("topic {}: {error}; defaults apply", stored.name));
+                Rc::new(self.settings.topic_defaults.clone())
+            }
+        };
+        self.configs.borrow_mut().insert(topic, config.clone());
+        Some(config)
+    }
+}

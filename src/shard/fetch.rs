@@ -1,0 +1,344 @@
+//! Fetch: long polls over partitions of this shard, served from the tail or the disk.
+//!
+//! Floor 5. Owner: the shard. Invariant: nothing at or above the high watermark, below the log start,
+//! or unverified leaves; damage is answered with CORRUPT_MESSAGE and the next offset that can be read.
+
+use std::ops::Range;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::{Partition, Shard};
+use crate::api::{Chunk, Done, Fetch, FetchPartition, FetchedPartition, Reply};
+use crate::format::entry;
+use crate::format::footer::RunRef;
+use crate::journal::{Segment, verified_payload};
+use crate::model::{ErrorCode, Failure, Offset, PartitionId};
+use crate::record;
+use crate::rt::local::{self, Event};
+
+/// One read of the disk covers at most this.
+const SPAN_BYTES: u64 = 1 << 20;
+/// Runs of a partition closer than this are read in one span.
+const SPAN_GAP_BYTES: u64 = 32 << 10;
+/// Runs that one look at the index hands out.
+const RUNS_MAX: usize = 256;
+
+/// Where a partition's records go on.
+enum Place {
+    Runs { segment: Rc<Segment>, runs: Vec<RunRef> },
+    /// Nothing is readable at the offset; records go on there.
+    Gap(Offset),
+}
+
+/// What became of a partition's part of a fetch.
+struct Gathered {
+    chunks: Vec<Chunk>,
+    bytes: usize,
+    next: Offset,
+}
+
+impl Shard {
+    /// A number and an event for whoever waits on partitions.
+    pub(super) fn watch(&self) -> (u64, Event) {
+        self.fetch_last.set(self.fetch_last.get() + 1);
+        (self.fetch_last.get(), Event::new())
+    }
+
+    pub(super) fn fetch(self: &Rc<Self>, fetch: Fetch, done: Done) {
+        let shard = self.clone();
+        self.rt.spawn(async move {
+            let fetched = shard.long_poll(fetch).await;
+            done(Ok(Reply::Fetched(fetched)));
+        });
+    }
+
+    async fn long_poll(&self, fetch: Fetch) -> Vec<FetchedPartition> {
+        let deadline = self.rt.now() + Duration::from_millis(fetch.wait_ms_max.into());
+        let watch = self.watch();
+        loop {
+            self.watch_partitions(&fetch, &watch);
+            let (fetched, bytes) = self.read_all(&fetch).await;
+            let failed = fetched.iter().any(|partition| partition.error.is_some());
+            let wait = deadline.since(self.rt.now());
+            let enough = bytes >= fetch.bytes_min.max(1) as usize || fetch.bytes_min == 0;
+            if failed || enough || wait.is_zero() || self.stopping.get() {
+                self.unwatch(&fetch, watch.0);
+                return fetched;
+            }
+            local::timeout(&self.rt, wait, watch.1.wait()).await;
+            self.unwatch(&fetch, watch.0);
+        }
+    }
+
+    fn watch_partitions(&self, fetch: &Fetch, watch: &(u64, Event)) {
+        let partitions = self.partitions.borrow();
+        for wanted in &fetch.partitions {
+            if let Some(partition) = partitions.get(&wanted.partition) {
+                partition.log.borrow_mut().watchers.push(watch.clone());
+            }
+        }
+    }
+
+    fn unwatch(&self, fetch: &Fetch, number: u64) {
+        let partitions = self.partitions.borrow();
+        for wanted in &fetch.partitions {
+            if let Some(partition) = partitions.get(&wanted.partition) {
+                partition.log.borrow_mut().watchers.retain(|(watcher, _)| *watcher != number);
+            }
+        }
+    }
+
+    async fn read_all(&self, fetch: &Fetch) -> (Vec<FetchedPartition>, usize) {
+        let mut out = Vec::with_capacity(fetch.partitions.len());
+        let mut bytes = 0;
+        for wanted in &fetch.partitions {
+            let room = (fetch.bytes_max as usize).saturating_sub(bytes);
+            // A full answer still tells where the other partitions stand.
+            let read = if room == 0 && bytes > 0 { 0 } else { room.max(1) };
+            let fetched = self.read_partition(wanted, read).await;
+            bytes += fetched.chunks.iter().map(|chunk| chunk.len()).sum::<usize>();
+            out.push(fetched);
+        }
+        (out, bytes)
+    }
+
+    /// `room`: bytes left in the answer; 0 reads nothing.
+    async fn read_partition(&self, wanted: &FetchPartition, room: usize) -> FetchedPartition {
+        let mut fetched = FetchedPartition {
+            partition: wanted.partition,
+            error: None,
+            next_offset: -1,
+            high_watermark: -1,
+            log_start: -1,
+            chunks: Vec::new(),
+        };
+        let partition = match self.partition(wanted.partition) {
+            Ok(partition) => partition,
+            Err(failure) => {
+                fetched.error = Some(failure);
+                return fetched;
+            }
+        };
+        let in_range = {
+            let log = partition.log.borrow();
+            (fetched.high_watermark, fetched.log_start) = (log.visible_end, log.log_start);
+            if (log.log_start..=log.visible_end).contains(&wanted.offset) {
+                wanted.offset < log.visible_end && room > 0
+            } else {
+                fetched.error = Some(log.out_of_range(wanted.offset));
+                false
+            }
+        };
+        if in_range {
+            let bytes_max = room.min(wanted.bytes_max as usize).max(1);
+            let visible_end = fetched.high_watermark;
+            match self.gather(&partition, wanted, visible_end, bytes_max).await {
+                Ok(gathered) => fetched.chunks = gathered.chunks,
+                Err((failure, next)) => {
+                    fetched.error = Some(failure);
+                    fetched.next_offset = next;
+                }
+            }
+        }
+        fetched
+    }
+
+    async fn gather(
+        &self,
+        partition: &Partition,
+        wanted: &FetchPartition,
+        end: Offset,
+        bytes_max: usize,
+    ) -> Result<Gathered, (Failure, Offset)> {
+        let mut out = Gathered { chunks: Vec::new(), bytes: 0, next: wanted.offset };
+        while out.next < end && out.bytes < bytes_max {
+            let place = self.locate(partition, wanted.partition, out.next, end).await;
+            let result = match place {
+                Ok(Place::Runs { segment, runs }) => {
+                    self.read_runs(partition, wanted.partition, &segment, &runs, bytes_max, &mut out).await
+                }
+                Ok(Place::Gap(next)) => Err((lost(out.next, next), next)),
+                Err(error) => Err((unreadable(&error), -1)),
+            };
+            match result {
+                Ok(()) => {}
+                // What was read so far is good; the next fetch meets the damage.
+                Err(_) if !out.chunks.is_empty() => break,
+                Err(failed) => return Err(failed),
+            }
+        }
+        Ok(out)
+    }
+
+    /// The runs from the one that holds `offset` on, as far as they follow in one segment.
+    async fn locate(
+        &self,
+        partition: &Partition,
+        id: PartitionId,
+        offset: Offset,
+        end: Offset,
+    ) -> std::io::Result<Place> {
+        let journal = &partition.drive.journal;
+        let mut next = end;
+        for segment in journal.segments().into_iter().rev() {
+            journal.load_index(&segment).await?;
+            let found = segment.with_runs(id, |runs| {
+                let at = runs.partition_point(|run| run.end_offset() <= offset);
+                let from = &runs[at..];
+                match from.first() {
+                    Some(first) if first.first_offset <= offset => {
+                        let visible = from.iter().take(RUNS_MAX).take_while(|run| run.end_offset() <= end);
+                        Ok(visible.copied().collect::<Vec<_>>())
+                    }
+                    Some(first) => Err(first.first_offset),
+                    None => Err(Offset::MAX),
+                }
+            });
+            match found {
+                Some(Ok(runs)) if !runs.is_empty() => return Ok(Place::Runs { segment, runs }),
+                Some(Err(first)) => next = next.min(first),
+                _ => {}
+            }
+        }
+        Ok(Place::Gap(next))
+    }
+
+    /// Reads runs that follow each other until the answer is full or one is damaged.
+    async fn read_runs(
+        &self,
+        partition: &Partition,
+        id: PartitionId,
+        segment: &Rc<Segment>,
+        runs: &[RunRef],
+        bytes_max: usize,
+        out: &mut Gathered,
+    ) -> Result<(), (Failure, Offset)> {
+        let journal = &partition.drive.journal;
+        let mut at = 0;
+        while at < runs.len() && out.bytes < bytes_max {
+            let run = &runs[at];
+            if run.first_offset > out.next {
+                return Ok(()); // A gap: located anew, and named there.
+            }
+            if run.lost && run.accepted {
+                out.next = run.end_offset();
+                at += 1;
+            } else if run.lost {
+                return Err((lost(out.next, run.end_offset()), run.end_offset()));
+            } else if let Some(payload) = journal.run_in_tail(segment, run) {
+                let range = trim(&payload, out.next, bytes_max - out.bytes);
+                out.take(payload.slice(range), run, bytes_max);
+                at += 1;
+            } else {
+                let count = span_of(&runs[at..], bytes_max - out.bytes);
+                let span = runs[at].range().start..runs[at + count - 1].range().end;
+                let read = journal.read_span(segment, span.clone()).await;
+                let (buf, from) = read.map_err(|error| (unreadable(&error), -1))?;
+                for run in &runs[at..at + count] {
+                    if out.bytes >= bytes_max {
+                        return Ok(());
+                    }
+                    let start = from + (run.range().start - span.start) as usize;
+                    let unchecked = self.rt.mutated("serve-without-crc");
+                    let payload = match verified_payload(&buf[start..], id, run) {
+                        None if unchecked => Some(entry::BYTES..entry::BYTES + run.length as usize),
+                        payload => payload,
+                    };
+                    let Some(payload) = payload else {
+                        self.report_damage(partition, id, segment, run);
+                        return Err((lost(run.first_offset, run.end_offset()), run.end_offset()));
+                    };
+                    let chunk = Chunk::new(buf.clone(), start + payload.start..start + payload.end);
+                    let range = trim(&chunk, out.next, bytes_max - out.bytes);
+                    out.take(chunk.slice(range), run, bytes_max);
+                }
+                at += count;
+            }
+        }
+        Ok(())
+    }
+
+    fn report_damage(&self, partition: &Partition, id: PartitionId, segment: &Segment, run: &RunRef) {
+        let image = self.image.borrow();
+        let name = image.topic_by_id(id.topic).map_or("(deleted)", |topic| topic.name.as_str());
+        self.rt.log(
+            crate::rt::Level::Error,
+            format!(
+                "damage: journal {} file {} byte {}: topic {name} partition {} offsets {}..={} do not verify \
+                 and are not served; other ranges are; see 'ringctl verify' and 'ringctl repair --accept-loss'",
+                partition.drive.journal.id,
+                Segment::name(segment.number),
+                run.address,
+                id.partition,
+                run.first_offset,
+                run.end_offset() - 1
+            ),
+        );
+    }
+}
+
+impl Gathered {
+    /// `payload` holds the whole batches of `run` that are wanted, as many as there was room for.
+    fn take(&mut self, payload: Chunk, run: &RunRef, bytes_max: usize) {
+        self.bytes += payload.len();
+        let last = record::batches(&payload).filter_map(Result::ok).last();
+        self.next = last.map_or(run.end_offset(), |batch| batch.next_offset());
+        if self.next < run.end_offset() {
+            // Cut inside the run: the answer is full.
+            self.bytes = self.bytes.max(bytes_max);
+        }
+        if !payload.is_empty() {
+            self.chunks.push(payload);
+        }
+    }
+}
+
+/// The whole batches of a payload that reach to `from` or beyond, at least one, within `bytes_max`.
+fn trim(payload: &[u8], from: Offset, bytes_max: usize) -> Range<usize> {
+    let mut start = 0;
+    let mut end = 0;
+    for batch in record::batches(payload).map_while(Result::ok) {
+        let bytes = batch.bytes().len();
+        if batch.next_offset() <= from {
+            start = end + bytes;
+        } else if end > start && end + bytes - start > bytes_max {
+            break;
+        }
+        end += bytes;
+    }
+    start..end.max(start)
+}
+
+/// How many of the runs one read of the disk covers.
+fn span_of(runs: &[RunRef], bytes_max: usize) -> usize {
+    let start = runs[0].range().start;
+    let mut count = 1;
+    let mut bytes = runs[0].length as usize;
+    while let Some(next) = runs.get(count) {
+        let last = &runs[count - 1];
+        let (gap_from, range) = (last.range().end, next.range());
+        let follows = next.first_offset == last.end_offset() && !next.lost && range.start >= gap_from;
+        if !follows
+            || range.start - gap_from > SPAN_GAP_BYTES
+            || range.end - start > SPAN_BYTES
+            || bytes >= bytes_max
+        {
+            break;
+        }
+        bytes += next.length as usize;
+        count += 1;
+    }
+    count
+}
+
+fn lost(offset: Offset, next: Offset) -> Failure {
+    let text = format!(
+        "the records from offset {offset} on are damaged; the next readable offset is {next}; \
+         'ringctl verify' names the place, 'ringctl repair --accept-loss' closes the gap"
+    );
+    Failure::new(ErrorCode::CorruptMessage, text)
+}
+
+fn unreadable(error: &std::io::Error) -> Failure {
+    Failure::new(ErrorCode::KafkaStorageError, format!("the disk cannot be read: {error}")).retry_after(1_000)
+}

@@ -1,0 +1,373 @@
+//! The maintenance task of one journal: segments ahead of need, seals, checkpoints, retention,
+//! removal and rewrite. It is the only one that changes files.
+//!
+//! Floor 5. Owner: the shard. Order of effects: a log start or drop is durable before anything is
+//! removed for it; a segment goes only below the older of two checkpoints.
+
+use std::io;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::Shard;
+use super::drive::Drive;
+use super::retention::ClockGuard;
+use crate::base::Map;
+use crate::base::align::align_up;
+use crate::format::block;
+use crate::format::checkpoint::{Checkpoint, Encoder};
+use crate::format::footer::{self, RunRef};
+use crate::format::frame::{self, Address};
+use crate::format::manifest::Role;
+use crate::journal::{Journal, Segment};
+use crate::model::{Offset, PartitionId};
+use crate::rt::{Instant, Level, local};
+
+/// How often a journal that has nothing to do looks at its disk.
+const TICK: Duration = Duration::from_secs(1);
+/// A segment is rewritten once this share of it would be saved: 1.3 x live data is the bound, and
+/// 1 - 1/1.3 of a file may then be dead.
+const DEAD_PERCENT: u64 = 23;
+/// The same while the disk is above its high watermark.
+const DEAD_PERCENT_HIGH: u64 = 5;
+/// Above this use of the filesystem an alarm is raised and garbage is collected eagerly.
+const HIGH_PERCENT: u64 = 90;
+/// Free space that produce leaves alone, as a share of the filesystem.
+const FULL_SHARE: u64 = 50;
+/// Rows of a checkpoint between two yields.
+const ROWS_PER_STEP: usize = 64;
+
+struct Maintenance {
+    shard: Rc<Shard>,
+    drive: Rc<Drive>,
+    journal: Rc<Journal>,
+    /// Deaths counted when a segment was last surveyed.
+    surveyed: Map<u64, u64>,
+    retention_due: Instant,
+    is_high: bool,
+    /// What the last collection saw; without a change there is nothing to collect.
+    collected: Option<Seen>,
+}
+
+/// Whatever can make a segment worth a rewrite when it changes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Seen {
+    deaths: u64,
+    settled_below: u64,
+    segments: usize,
+    is_high: bool,
+    is_full: bool,
+    has_reserve: bool,
+}
+
+/// Log starts and drops that are durable.
+struct Liveness {
+    log_starts: Map<PartitionId, Offset>,
+    dropped: Vec<PartitionId>,
+}
+
+pub(super) async fn run(shard: Rc<Shard>, drive: Rc<Drive>) {
+    let journal = drive.journal.clone();
+    let mut maintenance = Maintenance {
+        retention_due: shard.rt.now(),
+        shard: shard.clone(),
+        drive: drive.clone(),
+        journal: journal.clone(),
+        surveyed: Map::default(),
+        is_high: false,
+        collected: None,
+    };
+    while !drive.is_written_out.get() {
+        if journal.offline().is_none()
+            && let Err(error) = maintenance.turn().await
+        {
+            maintenance.failed(&error);
+        }
+        local::timeout(&shard.rt, TICK, drive.maintain.wait()).await;
+    }
+    if journal.offline().is_none() {
+        if let Err(error) = maintenance.seal_and_checkpoint(true).await {
+            maintenance.failed(&error);
+        }
+    }
+    drive.stopped_maintaining.notify();
+}
+
+impl Maintenance {
+    fn failed(&self, error: &io::Error) {
+        if error.kind() == io::ErrorKind::StorageFull {
+            self.shard.rt.log(Level::Warn, format!("journal {}: no space: {error}", self.journal.id));
+        } else {
+            self.journal.fail("maintenance met an I/O error", error);
+        }
+    }
+
+    async fn turn(&mut self) -> io::Result<()> {
+        self.provision().await?;
+        self.seal_and_checkpoint(false).await?;
+        if self.shard.rt.now() >= self.retention_due {
+            let pause = Duration::from_millis(self.shard.settings.retention_check_ms);
+            self.retention_due = self.shard.rt.now() + pause;
+            self.shard.retain(&self.drive).await?;
+        }
+        self.collect().await?;
+        if let Err(error) = self.journal.ensure_reserve().await
+            && error.kind() != io::ErrorKind::StorageFull
+        {
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    /// Allocates the next segment ahead of need, unless that would fill the disk.
+    async fn provision(&mut self) -> io::Result<()> {
+        let space = self.journal.space().await?;
+        let is_high = space.available < space.total / 100 * (100 - HIGH_PERCENT);
+        if is_high != self.is_high {
+            self.is_high = is_high;
+            let free = space.available >> 20;
+            let text = match is_high {
+                true => format!("disk alarm: {free} MiB are free, under {} %", 100 - HIGH_PERCENT),
+                false => format!("disk alarm ended: {free} MiB are free"),
+            };
+            self.shard.rt.log(Level::Warn, text);
+        }
+        if !self.journal.has_next() {
+            let kept = space.total / FULL_SHARE;
+            let result = match space.available < self.journal.segment_bytes + kept {
+                true => Err(io::Error::from(io::ErrorKind::StorageFull)),
+                false => self.journal.allocate_next().await,
+            };
+            match result {
+                Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+                    return self.set_full(space.available);
+                }
+                other => other?,
+            }
+        }
+        if self.drive.full.borrow_mut().take().is_some() {
+            self.shard.rt.log(Level::Warn, "the disk has space again: produce goes on");
+        }
+        Ok(())
+    }
+
+    fn set_full(&self, available: u64) -> io::Result<()> {
+        let text = format!(
+            "the disk is full ({} MiB free): produce waits until retention or a deletion frees space; \
+             fetch, delete and metadata go on",
+            available >> 20
+        );
+        if self.drive.full.borrow().is_none() {
+            self.shard.rt.log(Level::Error, &text);
+        }
+        *self.drive.full.borrow_mut() = Some(text);
+        self.drive.wake.notify();
+        self.journal.changed.notify();
+        Ok(())
+    }
+
+    async fn seal_and_checkpoint(&mut self, at_stop: bool) -> io::Result<()> {
+        let mut sealed = false;
+        while let Some((segment, footer)) = self.journal.next_sealed() {
+            self.journal.note_sealed(&segment, footer).await?;
+            sealed = true;
+        }
+        if sealed {
+            self.shard.forget_idle_producers(&self.drive);
+        }
+        if sealed || at_stop { self.checkpoint().await } else { Ok(()) }
+    }
+
+    /// Captures every partition, waits until all that was captured is durable, publishes.
+    async fn checkpoint(&self) -> io::Result<()> {
+        let rt = &self.shard.rt;
+        // Partitions are captured later than this: they include all of the earlier segments.
+        let (replay_segment, chain, _) = self.journal.replay_point();
+        let seen = ClockGuard::read(rt);
+        let generation = self.journal.next_checkpoint();
+        let mut encoder = Encoder::new(&Checkpoint {
+            generation,
+            replay_segment,
+            chain,
+            uptime_ms: self.drive.uptime_ms(rt),
+            wall_ms: self.shard.clock.now_ms(rt),
+            boot_id: seen.boot_id,
+            boot_uptime_ms: seen.uptime_ms,
+            lanes: self.drive.lanes.borrow().values().map(|lane| lane.row()).collect(),
+            partitions: Vec::new(),
+        });
+        let mut logs: Vec<_> = {
+            let partitions = self.shard.partitions.borrow();
+            let here = partitions.values().filter(|partition| Rc::ptr_eq(&partition.drive, &self.drive));
+            here.map(|partition| partition.log.clone()).collect()
+        };
+        logs.extend(self.drive.dropped.borrow().values().cloned());
+        logs.sort_unstable_by_key(|log| log.borrow().id);
+        for (at, log) in logs.iter().enumerate() {
+            let row = log.borrow().row();
+            if row.included > 0 {
+                encoder.partition(&row);
+            }
+            if at % ROWS_PER_STEP == ROWS_PER_STEP - 1 {
+                rt.yield_now().await;
+            }
+        }
+        rt.step("checkpoint.captured");
+        let (_, _, end) = self.journal.replay_point();
+        if !rt.mutated("checkpoint-before-durable") && !self.durable_up_to(end).await {
+            return Ok(());
+        }
+        let content = encoder.finish(self.journal.id);
+        self.journal.write_checkpoint(generation, replay_segment, &content).await
+    }
+
+    /// Waits until all below `end` is durable; false if it never will be.
+    async fn durable_up_to(&self, end: Address) -> bool {
+        while self.journal.durable() < end && !self.journal.is_idle() {
+            if self.journal.offline().is_some() {
+                return false;
+            }
+            self.journal.changed.wait().await;
+        }
+        self.journal.offline().is_none()
+    }
+
+    /// Removes and rewrites segments of which enough is dead.
+    async fn collect(&mut self) -> io::Result<()> {
+        let deaths = self.drive.deaths.get();
+        let seen = Seen {
+            deaths,
+            settled_below: self.journal.settled_below(),
+            segments: self.journal.segments().len(),
+            is_high: self.is_high,
+            is_full: self.drive.full.borrow().is_some(),
+            has_reserve: self.journal.has_reserve(),
+        };
+        if self.collected == Some(seen) {
+            return Ok(());
+        }
+        self.collected = Some(seen);
+        let Some(liveness) = self.liveness().await else { return Ok(()) };
+        let mut waits_for_checkpoint = false;
+        for segment in self.journal.segments() {
+            if segment.is_open() || self.surveyed.get(&segment.number) == Some(&deaths) {
+                continue;
+            }
+            let settled = segment.role == Role::Sorted || segment.number < self.journal.settled_below();
+            let Some(saved) = self.savings(&segment, &liveness).await? else { continue };
+            if !settled {
+                waits_for_checkpoint |= self.is_worth(&segment, saved);
+                continue;
+            }
+            if !self.is_worth(&segment, saved) {
+                self.surveyed.insert(segment.number, deaths);
+                continue;
+            }
+            if !self.journal.has_reserve() && saved < segment.bytes {
+                continue;
+            }
+            let outcome = self.journal.rewrite(&segment, |id, run| liveness.is_live(id, run)).await?;
+            self.surveyed.remove(&segment.number);
+            let text = format!(
+                "journal {} segment {}: {} KiB became {} KiB",
+                self.journal.id,
+                segment.number,
+                outcome.bytes_before >> 10,
+                outcome.bytes_after >> 10
+            );
+            self.shard.rt.log(Level::Info, text);
+            self.journal.ensure_reserve().await.or_else(|error| match error.kind() {
+                io::ErrorKind::StorageFull => Ok(()),
+                _ => Err(error),
+            })?;
+            self.provision().await?;
+        }
+        if waits_for_checkpoint {
+            // Two generations have to pass what died before its segment can go.
+            self.checkpoint().await?;
+            self.drive.maintain.notify();
+        }
+        self.release_dropped(&liveness).await
+    }
+
+    /// What is dead now and durably so.
+    async fn liveness(&self) -> Option<Liveness> {
+        let mut log_starts = Map::default();
+        for (id, partition) in self.shard.partitions.borrow().iter() {
+            if Rc::ptr_eq(&partition.drive, &self.drive) {
+                log_starts.insert(*id, partition.log.borrow().log_start);
+            }
+        }
+        let mut dropped = Vec::new();
+        for (id, log) in self.drive.dropped.borrow().iter() {
+            if log.borrow().is_dropped {
+                dropped.push(*id);
+            }
+        }
+        dropped.sort_unstable();
+        let (_, _, end) = self.journal.replay_point();
+        let mutated = self.shard.rt.mutated("remove-before-durable");
+        (mutated || self.durable_up_to(end).await).then_some(Liveness { log_starts, dropped })
+    }
+
+    /// Bytes that a rewrite of the segment would save at least; all of them if nothing lives.
+    async fn savings(&self, segment: &Rc<Segment>, liveness: &Liveness) -> io::Result<Option<u64>> {
+        self.journal.load_index(segment).await?;
+        let (mut bytes, mut runs, mut partitions) = (0u64, 0usize, 0usize);
+        segment.for_each_partition(|id, of_partition| {
+            let mut live = of_partition.iter().filter(|run| liveness.is_live(id, run)).peekable();
+            partitions += usize::from(live.peek().is_some());
+            for run in live {
+                bytes += u64::from(run.length) + block::RUN_OVERHEAD_BYTES as u64;
+                runs += 1;
+            }
+        });
+        self.shard.rt.yield_now().await;
+        if runs == 0 {
+            return Ok(Some(segment.bytes));
+        }
+        let head = (frame::head_bytes(1) + block::HEADER_BYTES) as u64;
+        // One frame a MiB, each padded to a disk block.
+        let frames = align_up(bytes + (1 + bytes / (1 << 20)) * (head + 4096));
+        let footer = align_up((frame::head_bytes(1) + footer::bytes_of(partitions, runs, 0)) as u64);
+        Ok(segment.bytes.checked_sub(frames + footer))
+    }
+
+    fn is_worth(&self, segment: &Segment, saved: u64) -> bool {
+        let percent = if self.is_high || self.drive.full.borrow().is_some() { DEAD_PERCENT_HIGH } else { DEAD_PERCENT };
+        saved * 100 > segment.bytes * percent
+    }
+
+    /// Lets go of deleted partitions that no file holds any more.
+    async fn release_dropped(&self, liveness: &Liveness) -> io::Result<()> {
+        if liveness.dropped.is_empty() {
+            return Ok(());
+        }
+        let mut held = Map::default();
+        for segment in self.journal.segments() {
+            self.journal.load_index(&segment).await?;
+            segment.for_each_partition(|id, _| {
+                held.insert(id, ());
+            });
+        }
+        let before = self.drive.dropped.borrow().len();
+        for id in &liveness.dropped {
+            if !held.contains_key(id) {
+                self.drive.dropped.borrow_mut().remove(id);
+            }
+        }
+        if self.drive.dropped.borrow().len() != before {
+            self.shard.report_forgotten_topics();
+        }
+        Ok(())
+    }
+}
+
+impl Liveness {
+    fn is_live(&self, id: PartitionId, run: &RunRef) -> bool {
+        match self.log_starts.get(&id) {
+            Some(log_start) => run.end_offset() > *log_start,
+            // Runs die only by a drop, never because the metadata does not know them.
+            None => self.dropped.binary_search(&id).is_err(),
+        }
+    }
+}

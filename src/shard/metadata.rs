@@ -1,0 +1,195 @@
+//! The shard's image of the metadata: what it answers from it, and what follows when it changes.
+//!
+//! Floor 5. Owner: the shard.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::control_runs::ControlRun;
+use super::mesh::ToControl;
+use super::Shard;
+use crate::api::{
+    Admin, AdminReply, ConfigEntry, Done, Metadata, Opened, Reply, TopicMetadata, TopicRef, Topics,
+};
+use crate::coordinator::{Change, Image, Record, Topic};
+use crate::model::{ErrorCode, Failure, PartitionId, TopicId};
+
+impl Shard {
+    /// Applies durable metadata records in order.
+    pub(super) fn apply(self: &Rc<Self>, records: &[Record]) {
+        for record in records {
+            let partitions_before = match &record.change {
+                Change::PartitionsAdded { id, .. } => {
+                    self.image.borrow().topic_by_id(*id).map_or(0, |topic| topic.partitions.len())
+                }
+                _ => 0,
+            };
+            let deleted = match &record.change {
+                Change::TopicDeleted { id } => self.image.borrow().topic_by_id(*id).cloned(),
+                _ => None,
+            };
+            self.image.borrow_mut().apply(record);
+            match &record.change {
+                Change::TopicCreated(topic) => self.add_partitions(topic, 0),
+                Change::PartitionsAdded { id, .. } => {
+                    let topic = self.image.borrow().topic_by_id(*id).cloned();
+                    if let Some(topic) = topic {
+                        self.add_partitions(&topic, partitions_before);
+                    }
+                }
+                Change::TopicConfigured { id, .. } => drop(self.configs.borrow_mut().remove(id)),
+                Change::TopicDeleted { .. } => {
+                    if let Some(topic) = deleted {
+                        self.drop_topic(&topic);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn drop_topic(self: &Rc<Self>, topic: &Topic) {
+        self.configs.borrow_mut().remove(&topic.id);
+        for number in 0..topic.partitions.len() {
+            self.drop_partition(PartitionId { topic: topic.id, partition: number as u32 });
+        }
+        self.report_forgotten_topics();
+    }
+
+    /// Unbinds a partition, refuses what it had staged, and writes its drop run.
+    pub(super) fn drop_partition(self: &Rc<Self>, id: PartitionId) {
+        let Some(partition) = self.partitions.borrow_mut().remove(&id) else { return };
+        let (staged, watchers) = {
+            let mut log = partition.log.borrow_mut();
+            (log.take_staged(usize::MAX), std::mem::take(&mut log.watchers))
+        };
+        let failure = Failure::new(ErrorCode::UnknownTopicId, "the topic was deleted");
+        for batch in staged {
+            self.release_staged(batch.batch.len());
+            batch.done.into_iter().for_each(|done| done(Err(failure.clone())));
+        }
+        watchers.into_iter().for_each(|(_, watcher)| watcher.notify());
+        let is_new = {
+            let log = partition.log.borrow();
+            log.included == 0 && log.next_offset == 0
+        };
+        if is_new {
+            // Nothing of it was ever written: there is nothing to kill.
+            return;
+        }
+        let drive = partition.drive.clone();
+        // Held from now on: its tombstone stays until no file can hold its runs.
+        drive.dropped.borrow_mut().insert(id, partition.log.clone());
+        let told = drive.clone();
+        drive.push_control(ControlRun::drop_partition(
+            &partition.log,
+            Box::new(move |result| {
+                if result.is_ok() {
+                    told.note_death();
+                }
+            }),
+        ));
+    }
+
+    /// Tells the control plane which tombstones no file of this shard needs any more.
+    pub(super) fn report_forgotten_topics(&self) {
+        let image = self.image.borrow();
+        for topic in image.tombstones() {
+            let held = self.drives.iter().any(|drive| {
+                drive.dropped.borrow().keys().any(|id| id.topic == topic.id)
+            });
+            if !held {
+                self.control.send(ToControl::Dropped { shard: self.index, topic: topic.id });
+            }
+        }
+    }
+
+    pub(super) fn admin(&self, request: Admin, done: Done) {
+        let id = self.admin_last.get() + 1;
+        self.admin_last.set(id);
+        self.admin.borrow_mut().insert(id, done);
+        self.control.send(ToControl::Admin { shard: self.index, id, request });
+    }
+
+    pub(super) fn answer(&self, id: u64, result: Result<AdminReply, Failure>) {
+        if let Some(done) = self.admin.borrow_mut().remove(&id) {
+            done(result.map(Reply::Admin));
+        }
+    }
+
+    pub(super) fn metadata(&self, topics: &Topics) -> Metadata {
+        let image = self.image.borrow();
+        let topics = match topics {
+            Topics::All { configs } => image.topics().map(|topic| self.describe(topic, *configs)).collect(),
+            Topics::Some { topics, configs } => topics
+                .iter()
+                .map(|wanted| match find(&image, wanted) {
+                    Ok(topic) => self.describe(&topic, *configs),
+                    Err(failure) => unknown(wanted, failure),
+                })
+                .collect(),
+        };
+        Metadata { broker_epoch: self.broker_epoch, shards: self.count, topics }
+    }
+
+    fn describe(&self, topic: &Topic, configs: bool) -> TopicMetadata {
+        let image = self.image.borrow();
+        let shards = topic.partitions.iter();
+        let shards =
+            shards.map(|partition| image.shard_of(partition.extent().lane, self.count).unwrap_or(u32::MAX));
+        let mut described = TopicMetadata {
+            name: topic.name.clone(),
+            id: topic.id,
+            error: None,
+            shards: shards.collect(),
+            configs: Vec::new(),
+        };
+        if configs && let Ok(config) = topic.config(&self.settings.topic_defaults) {
+            let entries = config.entries(|key| topic.configs.contains_key(key)).into_iter();
+            described.configs = entries
+                .map(|entry| ConfigEntry { key: entry.key.to_string(), value: entry.value, is_set: entry.is_set })
+                .collect();
+        }
+        described
+    }
+
+    pub(super) fn open(&self, topic: &TopicRef, number: u32) -> Result<Reply, Failure> {
+        let topic = find(&self.image.borrow(), topic)?;
+        let id = PartitionId { topic: topic.id, partition: number };
+        let partition = self.partition(id)?;
+        let config = self.config(topic.id);
+        let log = partition.log.borrow();
+        Ok(Reply::Opened(Opened {
+            partition: id,
+            leader_epoch: log.leader_epoch(),
+            log_start: log.log_start,
+            high_watermark: log.visible_end,
+            batch_bytes_max: config.map_or(0, |config| config.max_message_bytes),
+        }))
+    }
+}
+
+fn find(image: &Image, topic: &TopicRef) -> Result<Arc<Topic>, Failure> {
+    let found = match topic {
+        TopicRef::Name(name) => image.topic_by_name(name),
+        TopicRef::Id(id) => image.topic_by_id(*id),
+    };
+    found.cloned().ok_or_else(|| match topic {
+        TopicRef::Name(name) => {
+            let text = format!("there is no topic {name}; make it with 'ringctl topic create {name}'");
+            Failure::new(ErrorCode::UnknownTopicOrPartition, text)
+        }
+        TopicRef::Id(id) => {
+            let text = format!("topic id {id} is unknown: the topic was deleted; look its name up again");
+            Failure::new(ErrorCode::UnknownTopicId, text)
+        }
+    })
+}
+
+fn unknown(wanted: &TopicRef, failure: Failure) -> TopicMetadata {
+    let (name, id) = match wanted {
+        TopicRef::Name(name) => (name.clone(), TopicId::default()),
+        TopicRef::Id(id) => (String::new(), *id),
+    };
+    TopicMetadata { name, id, error: Some(failure), shards: Vec::new(), configs: Vec::new() }
+}

@@ -1,0 +1,258 @@
+//! Starting a shard: recovers its journals, reconciles them with the metadata, opens the epoch.
+//!
+//! Floor 5. Owner: the shard. Order of effects: everything recovered is durable, the epoch blocks are
+//! durable, then the shard is ready: no acknowledgement or read precedes that.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::control_runs::ControlRun;
+use super::drive::Drive;
+use super::mesh::{JournalPlan, Recovered, ShardPlan, ToControl};
+use super::replay::Rebuild;
+use super::retention::ClockGuard;
+use super::{LogRef, Partition, Shard};
+use crate::base::Map;
+use crate::coordinator::Image;
+use crate::journal::{self, Budget, Journal, Recovery};
+use crate::lane::PartitionLog;
+use crate::model::{JournalId, LaneId, PartitionId};
+use crate::rt::local::Event;
+use crate::rt::{Folder, Rt, mesh as channel};
+
+/// Segments are at most this share of the filesystem.
+const SEGMENT_SHARE: u64 = 64;
+/// How long the epoch blocks may wait for the disk.
+const EPOCH_PATIENCE: Duration = Duration::from_secs(30);
+
+struct Opened {
+    drive: Rc<Drive>,
+    partitions: Map<PartitionId, LogRef>,
+    lanes: Vec<LaneId>,
+}
+
+/// `Err` is a text for the operator, with its cure.
+pub(super) async fn start(
+    rt: &Rt,
+    plan: ShardPlan,
+    control: channel::Sender<ToControl>,
+) -> Result<(Rc<Shard>, Recovered), String> {
+    let began = rt.now();
+    let parent = plan.data.join("journals");
+    let parent = rt.create_folder(&parent).await.map_err(|error| format!("{}: {error}", parent.display()))?;
+    let mut recovered = Recovered::default();
+    let mut opened = Vec::new();
+    let mut clock = ClockGuard::new(rt);
+    for journal_plan in &plan.journals {
+        let one = open_one(rt, &parent, &plan, journal_plan, &mut recovered, &mut clock).await?;
+        opened.push(one);
+    }
+    let shard = assemble(rt, plan, control, opened, clock);
+    for drive in &shard.drives {
+        shard.open_epoch(drive).await?;
+    }
+    recovered.partitions = shard.partitions.borrow().len() as u64;
+    recovered.took_ms = rt.now().since(began).as_millis() as u64;
+    Ok((shard, recovered))
+}
+
+async fn open_one(
+    rt: &Rt,
+    parent: &Folder,
+    plan: &ShardPlan,
+    journal_plan: &JournalPlan,
+    recovered: &mut Recovered,
+    clock: &mut ClockGuard,
+) -> Result<Opened, String> {
+    let JournalPlan { id, lanes, create } = journal_plan;
+    if *create {
+        let segment_bytes = segment_bytes(parent, plan).await?;
+        let made = Journal::create(rt, parent, *id, segment_bytes).await;
+        made.map_err(|error| format!("journal {id} cannot be made: {error}"))?;
+    }
+    let budget = Budget {
+        tail_bytes: (plan.memory_bytes as usize / 4) / plan.journals.len(),
+        index_bytes: (plan.memory_bytes as usize / 8) / plan.journals.len(),
+    };
+    let mut rebuild = Rebuild::new(lanes);
+    let (journal, recovery) =
+        Journal::open(rt, parent, *id, budget, &mut rebuild).await.map_err(|error| error.to_string())?;
+    report(rt, *id, &recovery, recovered);
+    recovered.segments += journal.segments().len() as u64;
+    recovered.bytes += journal.disk_bytes();
+    rebuild.clock.into_iter().for_each(|seen| clock.saw(rt, seen));
+    for lane in rebuild.lanes.values_mut() {
+        // A quorum of one: what is durable here is what there is.
+        lane.high_watermark = lane.position;
+        recovered.damages.extend(lane.offline.clone());
+    }
+    let mut partitions = Map::default();
+    let mut dropped = Map::default();
+    for (id, log) in rebuild.partitions {
+        let is_dropped = {
+            let mut log = log.borrow_mut();
+            log.visible_end = log.next_offset;
+            log.is_dropped
+        };
+        if is_dropped { dropped.insert(id, log) } else { partitions.insert(id, log) };
+    }
+    let drive = Drive::new(rt, journal, rebuild.lanes, dropped, rebuild.uptime_ms);
+    Ok(Opened { drive, partitions, lanes: lanes.clone() })
+}
+
+async fn segment_bytes(parent: &Folder, plan: &ShardPlan) -> Result<u64, String> {
+    if let Some(bytes) = plan.settings.segment_bytes {
+        return Ok(bytes);
+    }
+    let space = parent.space().await.map_err(|error| format!("the filesystem cannot be measured: {error}"))?;
+    let share = (space.total / SEGMENT_SHARE) >> 20 << 20;
+    Ok(share.clamp(1 << 20, journal::SEGMENT_BYTES))
+}
+
+fn report(rt: &Rt, id: JournalId, recovery: &Recovery, recovered: &mut Recovered) {
+    for damage in &recovery.damages {
+        let text = format!(
+            "journal {id} file {} bytes {}..{}: {}",
+            damage.file, damage.from.byte, damage.to.byte, damage.what
+        );
+        rt.log(crate::rt::Level::Error, &text);
+        recovered.damages.push(text);
+    }
+    if recovery.used_older_checkpoint {
+        recovered.damages.push(format!("journal {id}: the newest checkpoint is damaged; the older one served"));
+    }
+}
+
+fn assemble(
+    rt: &Rt,
+    plan: ShardPlan,
+    control: channel::Sender<ToControl>,
+    opened: Vec<Opened>,
+    clock: ClockGuard,
+) -> Rc<Shard> {
+    let mut drive_of_lane = BTreeMap::new();
+    let mut partitions = Map::default();
+    let mut drives = Vec::new();
+    for (at, one) in opened.into_iter().enumerate() {
+        drive_of_lane.extend(one.lanes.iter().map(|lane| (*lane, at)));
+        for (id, log) in one.partitions {
+            partitions.insert(id, Partition { log, drive: one.drive.clone() });
+        }
+        drives.push(one.drive);
+    }
+    let shard = Rc::new(Shard {
+        rt: rt.clone(),
+        index: plan.index,
+        count: plan.count,
+        broker_epoch: plan.broker_epoch,
+        staged_bytes_max: (plan.memory_bytes as usize / 8).clamp(1 << 20, 256 << 20),
+        settings: plan.settings,
+        peers: plan.peers,
+        control,
+        image: RefCell::new(Image::default()),
+        drives,
+        drive_of_lane,
+        partitions: RefCell::new(partitions),
+        configs: RefCell::default(),
+        admin: RefCell::default(),
+        admin_last: Cell::new(0),
+        staged_bytes: Cell::new(0),
+        room: Event::new(),
+        fetch_last: Cell::new(0),
+        connections: Cell::new(0),
+        clock,
+        stopping: Cell::new(false),
+    });
+    shard.reconcile(plan.image);
+    shard
+}
+
+impl Shard {
+    /// Makes partitions that the metadata knows and the log does not, and drops those of deleted
+    /// topics whose drop runs a crash prevented.
+    fn reconcile(self: &Rc<Self>, image: Image) {
+        for topic in image.topics() {
+            self.add_partitions(topic, 0);
+        }
+        let known = |id: &PartitionId| image.partition_lane(*id).is_some();
+        let mut orphans: Vec<_> =
+            self.partitions.borrow().keys().filter(|id| !known(id)).copied().collect();
+        orphans.sort_unstable();
+        for id in orphans {
+            if image.tombstone(id.topic).is_some() {
+                self.drop_partition(id);
+            } else {
+                let text = format!(
+                    "topic id {} partition {} has records but no metadata: kept on disk, not served",
+                    id.topic, id.partition
+                );
+                self.rt.log(crate::rt::Level::Error, text);
+            }
+        }
+        *self.image.borrow_mut() = image;
+        self.report_forgotten_topics();
+    }
+
+    /// Partitions of `topic` from number `from` on that lie in this shard's lanes.
+    pub(super) fn add_partitions(&self, topic: &crate::coordinator::Topic, from: usize) {
+        let mut partitions = self.partitions.borrow_mut();
+        for (number, partition) in topic.partitions.iter().enumerate().skip(from) {
+            let lane = partition.extent().lane;
+            let Some(&at) = self.drive_of_lane.get(&lane) else { continue };
+            let id = PartitionId { topic: topic.id, partition: number as u32 };
+            if self.drives[at].dropped.borrow().contains_key(&id) {
+                continue;
+            }
+            partitions.entry(id).or_insert_with(|| Partition {
+                log: Rc::new(RefCell::new(PartitionLog::new(id, lane))),
+                drive: self.drives[at].clone(),
+            });
+        }
+    }
+
+    /// Grants the lanes this start's epoch and waits until their epoch blocks are durable.
+    async fn open_epoch(self: &Rc<Self>, drive: &Rc<Drive>) -> Result<(), String> {
+        let epoch = self.broker_epoch as u32;
+        let lanes: Vec<LaneId> = {
+            let mut lanes = drive.lanes.borrow_mut();
+            lanes.values_mut().for_each(|lane| {
+                assert!(lane.epoch < epoch, "every start has a new epoch");
+                lane.epoch = epoch;
+            });
+            lanes.keys().copied().collect()
+        };
+        let count = lanes.len();
+        let settled = Rc::new((Cell::new(0usize), RefCell::new(None), Event::new()));
+        for lane in lanes {
+            let settled = settled.clone();
+            let run = ControlRun::epoch(
+                lane,
+                epoch,
+                Box::new(move |result| {
+                    settled.0.set(settled.0.get() + 1);
+                    if let Err(offline) = result {
+                        *settled.1.borrow_mut() = Some(offline.0);
+                    }
+                    settled.2.notify();
+                }),
+            );
+            drive.push_control(run);
+        }
+        let written = async {
+            super::write::write_now(self, drive).await;
+            while settled.0.get() < count {
+                settled.2.wait().await;
+            }
+        };
+        // Without room for its epoch blocks a broker may not lead; only an entirely full log gets here.
+        if crate::rt::local::timeout(&self.rt, EPOCH_PATIENCE, written).await.is_none() {
+            return Err(format!(
+                "journal {}: there is no room for this start's epoch; free some space on the disk",
+                drive.journal.id
+            ));
+        }
+        settled.1.take().map_or(Ok(()), Err)
+    }
+}
