@@ -1,1 +1,5 @@
-//! (see src/lib.rs for the floors)
+//! client (docs follow)
+pub mod error;
+pub mod session;
+pub mod sync;
+pub mod producer;

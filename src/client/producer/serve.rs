@@ -1,0 +1,146 @@
+//! What the producer's machine does for one partition whenever something happened to it.
+//!
+//! Floor 5; owned by one driver. Each step either is done, or names what it waits for: an event
+//! that will make the partition dirty again, or a time.
+
+use super::machine::{Id, ProducerMachine, Tag};
+use super::partition::Binding;
+use crate::client::error::ProduceError;
+use crate::client::session::{Millis, Target, topic_id};
+use crate::wire::{Request, TopicRef};
+
+impl ProducerMachine {
+    /// Does all that can be done for a partition now, and sees to it that it is looked at again.
+    pub(super) fn serve(&mut self, now: Millis, index: usize) {
+        self.partitions[index].collect(false);
+        let wake = self.advance(now, index);
+        let partition = &mut self.partitions[index];
+        let opened = partition.accumulator.opened_ms();
+        if opened.is_none() {
+            self.open.remove(&index);
+        }
+        if cfg!(any(debug_assertions, feature = "sim")) {
+            partition.check();
+        }
+        let expires = self.front.settings.delivery_timeout_ms.and_then(|timeout| {
+            let opened = opened.map(|opened| opened + timeout);
+            partition.deadline(timeout).into_iter().chain(opened).min()
+        });
+        let wake = wake.into_iter().chain(expires).min();
+        if partition.wake != wake {
+            if let Some(at) = partition.wake {
+                self.wakes.remove(&(at, index));
+            }
+            if let Some(at) = wake {
+                self.wakes.insert((at, index));
+            }
+            partition.wake = wake;
+        }
+    }
+
+    /// The work of `serve`; answers when to look again if nothing happens before.
+    fn advance(&mut self, now: Millis, index: usize) -> Option<Millis> {
+        let settings = &self.front.settings;
+        let partition = &mut self.partitions[index];
+        if let Some(timeout) = settings.delivery_timeout_ms {
+            // An open batch ages too: what nobody can send fails when its time is up.
+            if partition.accumulator.opened_ms().is_some_and(|opened| opened + timeout <= now) {
+                partition.collect(true);
+            }
+            partition.expire(now, timeout, self.session.trouble());
+        }
+        let linger = if self.front.is_urgent() { 0 } else { settings.linger_ms };
+        let lingers = partition.accumulator.opened_ms().map(|opened| opened + linger);
+        if !partition.has_queued() && lingers.is_none_or(|until| until > now) {
+            return lingers;
+        }
+        if partition.not_before() > now {
+            return Some(partition.not_before());
+        }
+        let Some((target, handle)) = self.prepare(now, index) else {
+            return (self.id_not_before > now).then_some(self.id_not_before);
+        };
+        let crowded = !self.send(now, index, target, handle);
+        let partition = &self.partitions[index];
+        // A blocked partition is looked at again when an answer comes, or the link has room.
+        let blocked = crowded || partition.has_queued() || !partition.may_send(now);
+        let lingers = partition.accumulator.opened_ms().map(|opened| opened + linger);
+        lingers.filter(|_| !blocked)
+    }
+
+    /// Link, handle and producer id; `None` while one of them is missing and on its way.
+    fn prepare(&mut self, now: Millis, index: usize) -> Option<(Target, u32)> {
+        let partition = &mut self.partitions[index];
+        let (target, handle) = match partition.binding {
+            Binding::Open(target, handle) => (target, handle),
+            Binding::Opening(_) => return None,
+            Binding::Closed => {
+                self.open_handle(now, index);
+                return None;
+            }
+        };
+        if partition.needs_identity() {
+            match self.id {
+                Id::Known(identity) => partition.set_identity(identity),
+                Id::None if self.id_not_before <= now && self.session.ensure(now, target) => {
+                    self.session.request(now, target, 0, &Request::InitProducerId, Tag::ProducerId);
+                    self.id = Id::Asked;
+                    return None;
+                }
+                _ => return None,
+            }
+        }
+        Some((target, handle))
+    }
+
+    fn open_handle(&mut self, now: Millis, index: usize) {
+        let partition = &mut self.partitions[index];
+        // The answers of the old handle come first: they may decide about sequences.
+        if partition.has_in_flight() {
+            return;
+        }
+        let number = partition.accumulator.partition;
+        let route = self.session.route(&partition.topic);
+        let Some(topic) = topic_id(route) else {
+            let name = partition.topic.clone();
+            return self.session.look_up(now, &name);
+        };
+        let shards = route.and_then(|route| route.as_ref().ok()).map_or(&[][..], |route| &route.shards);
+        let Some(&shard) = shards.get(number as usize) else {
+            let (name, partitions) = (partition.topic.to_string(), shards.len() as u32);
+            partition.collect(true);
+            let error = ProduceError::UnknownPartition { topic: name, partition: number, partitions };
+            return partition.fail_queued(error);
+        };
+        let target = Target::Shard(shard);
+        if self.session.ensure(now, target) {
+            let open = Request::Open { topic: TopicRef::Id(topic), partition: number };
+            self.session.request(now, target, 0, &open, Tag::Open(index));
+            partition.binding = Binding::Opening(target);
+        }
+    }
+
+    /// Sends what may go; false if the link has no room for it.
+    fn send(&mut self, now: Millis, index: usize, target: Target, handle: u32) -> bool {
+        let settings = &self.front.settings;
+        let partition = &mut self.partitions[index];
+        while partition.may_send(now) {
+            if !self.session.has_room(target) {
+                self.crowded.entry(target).or_default().insert(index);
+                return false;
+            }
+            if !partition.has_queued() {
+                let linger = if self.front.is_urgent() { 0 } else { settings.linger_ms };
+                let opened = partition.accumulator.opened_ms();
+                if opened.is_none_or(|opened| opened + linger > now) || !partition.collect(true) {
+                    break;
+                }
+                self.front.move_on(&partition.topic, partition.accumulator.partition);
+            }
+            let Some(batch) = partition.next() else { break };
+            let tag = Tag::Produce(index, batch.id);
+            self.session.produce(now, target, handle, settings.acks, batch.bytes, tag);
+        }
+        true
+    }
+}

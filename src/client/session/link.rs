@@ -1,0 +1,126 @@
+//! One connection to one shard: its state and its unanswered requests.
+//!
+//! Floor 5; owned by a session.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::wire::HelloReply;
+
+use super::{LinkId, Millis, Settings};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// Not connected; not before this time again.
+    Waiting { until: Millis },
+    Connecting { since: Millis },
+    Greeting { since: Millis },
+    Up,
+}
+
+pub(super) struct Link<T> {
+    pub id: LinkId,
+    pub state: State,
+    /// Somebody asked for it since it last failed.
+    pub wanted: bool,
+    /// Failed ones in a row.
+    pub attempts: u32,
+    pub heard_ms: Millis,
+    /// Bytes given to the shell, and bytes that it has written.
+    pub queued: u64,
+    written: u64,
+    /// Somebody found no room.
+    pub crowded: bool,
+    requests_max: usize,
+    corr_next: u32,
+    /// By correlation id, which is also their order (2^32 requests on one connection aside).
+    replies: BTreeMap<u32, (Millis, T)>,
+    /// Requests without a reply: answered once so many bytes have been written.
+    writes: VecDeque<(u64, T)>,
+}
+
+impl<T> Link<T> {
+    pub fn new(id: LinkId, now: Millis, attempts: u32) -> Link<T> {
+        Link {
+            id,
+            state: State::Connecting { since: now },
+            wanted: true,
+            attempts,
+            heard_ms: now,
+            queued: 0,
+            written: 0,
+            crowded: false,
+            requests_max: 1,
+            // The hello is 0.
+            corr_next: 1,
+            replies: BTreeMap::new(),
+            writes: VecDeque::new(),
+        }
+    }
+
+    pub fn up(&mut self, hello: &HelloReply) {
+        self.state = State::Up;
+        self.attempts = 0;
+        self.requests_max = hello.requests_max.max(1) as usize;
+    }
+
+    pub fn is_up(&self) -> bool {
+        self.state == State::Up
+    }
+
+    /// Whether the shell holds a connection, or is making one.
+    pub fn is_open(&self) -> bool {
+        !matches!(self.state, State::Waiting { .. })
+    }
+
+    pub fn has_room(&self, unwritten_bytes_max: u64) -> bool {
+        self.replies.len() < self.requests_max && self.queued - self.written < unwritten_bytes_max
+    }
+
+    pub fn expect_reply(&mut self, now: Millis, tag: T) -> u32 {
+        let corr = self.corr();
+        self.replies.insert(corr, (now, tag));
+        corr
+    }
+
+    /// To be called after the bytes were counted as queued.
+    pub fn expect_write(&mut self, tag: T) -> u32 {
+        self.writes.push_back((self.queued, tag));
+        self.corr()
+    }
+
+    fn corr(&mut self) -> u32 {
+        let corr = self.corr_next;
+        self.corr_next = corr.wrapping_add(1);
+        corr
+    }
+
+    pub fn replied(&mut self, corr: u32) -> Option<T> {
+        self.replies.remove(&corr).map(|(_, tag)| tag)
+    }
+
+    pub fn wrote(&mut self, bytes: u64) -> Vec<T> {
+        self.written += bytes;
+        let due = self.writes.iter().take_while(|(mark, _)| *mark <= self.written).count();
+        self.writes.drain(..due).map(|(_, tag)| tag).collect()
+    }
+
+    /// Gives up all requests, oldest first.
+    pub fn fail(&mut self) -> Vec<T> {
+        self.wanted = false;
+        self.crowded = false;
+        let replies = std::mem::take(&mut self.replies).into_values().map(|(_, tag)| tag);
+        replies.chain(self.writes.drain(..).map(|(_, tag)| tag)).collect()
+    }
+
+    /// When the session must act on this link by itself.
+    pub fn deadline(&self, settings: &Settings) -> Option<Millis> {
+        match self.state {
+            State::Waiting { until } => self.wanted.then_some(until),
+            State::Connecting { since } | State::Greeting { since } => Some(since + settings.connect_timeout_ms),
+            State::Up => {
+                let oldest = self.replies.values().next().map(|(sent, _)| *sent)?;
+                Some(oldest.max(self.heard_ms) + settings.request_timeout_ms)
+            }
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! What tasks of any runtime, and threads, wait on: plain `std::task` wakers.
+//!
+//! Floor 5. Invariant: no waker is woken under a lock, so that an executor may poll in place.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll, Waker};
+
+/// Locks; a panic elsewhere while the lock was held is our bug and ends this thread too.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("no code panics while it holds this lock")
+}
+
+/// Tells the one driver of a machine that something was put where it should look.
+#[derive(Debug, Default)]
+pub struct Bell {
+    rung: AtomicBool,
+    driver: Mutex<Option<Waker>>,
+}
+
+impl Bell {
+    pub fn ring(&self) {
+        // A bell that already rings has woken its driver, or the driver is about to look.
+        if self.rung.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let waker = lock(&self.driver).take();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Ready once for any number of rings. Only the driver polls.
+    pub fn poll(&self, context: &mut Context<'_>) -> Poll<()> {
+        if self.rung.swap(false, Ordering::AcqRel) {
+            return Poll::Ready(());
+        }
+        *lock(&self.driver) = Some(context.waker().clone());
+        if self.rung.swap(false, Ordering::AcqRel) { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    pub async fn wait(&self) {
+        poll_fn(|context| self.poll(context)).await;
+    }
+}
+
+/// A value that somebody else provides once.
+#[derive(Debug)]
+pub struct Promise<T>(Arc<Mutex<Promised<T>>>);
+
+#[derive(Debug)]
+struct Promised<T> {
+    value: Option<T>,
+    waker: Option<Waker>,
+}
+
+impl<T> Clone for Promise<T> {
+    fn clone(&self) -> Self {
+        Promise(self.0.clone())
+    }
+}
+
+impl<T> Default for Promise<T> {
+    fn default() -> Self {
+        Promise(Arc::new(Mutex::new(Promised { value: None, waker: None })))
+    }
+}
+
+impl<T> Promise<T> {
+    pub fn fulfil(&self, value: T) {
+        let waker = {
+            let mut promised = lock(&self.0);
+            promised.value = Some(value);
+            promised.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Takes the value; for one waiter.
+    pub async fn wait(self) -> T {
+        poll_fn(|context| {
+            let mut promised = lock(&self.0);
+            match promised.value.take() {
+                Some(value) => Poll::Ready(value),
+                None => {
+                    promised.waker = Some(context.waker().clone());
+                    Poll::Pending
+                }
+            }
+        })
+        .await
+    }
+}
+
+/// Wakers of everybody who waits for one condition, which each checks again.
+#[derive(Debug, Default)]
+pub(super) struct Waiters(Mutex<Vec<Waker>>);
+
+impl Waiters {
+    pub fn add(&self, context: &Context<'_>) {
+        let mut wakers = lock(&self.0);
+        if !wakers.last().is_some_and(|waker| waker.will_wake(context.waker())) {
+            wakers.push(context.waker().clone());
+        }
+    }
+
+    pub fn wake_all(&self) {
+        let wakers = std::mem::take(&mut *lock(&self.0));
+        wakers.into_iter().for_each(Waker::wake);
+    }
+}
+
+/// Memory of a producer: records reserve it before they are kept, batches give it back when their
+/// fate is known. Waiting senders are served in the order they came.
+#[derive(Debug)]
+pub(super) struct Budget {
+    bytes_max: usize,
+    used: AtomicUsize,
+    /// Senders that wait; while there are any, newcomers queue behind them.
+    waiting: AtomicUsize,
+    queue: Mutex<VecDeque<(u64, Waker)>>,
+}
+
+impl Budget {
+    pub fn new(bytes_max: usize) -> Budget {
+        Budget {
+            bytes_max,
+            used: AtomicUsize::new(0),
+            waiting: AtomicUsize::new(0),
+            queue: Mutex::new(VecDeque::new()),
+        }
+    }
+
+    /// Whether senders wait for memory: then nothing may linger.
+    pub fn is_starved(&self) -> bool {
+        self.waiting.load(Ordering::Acquire) > 0
+    }
+
+    #[cfg(test)]
+    pub fn used(&self) -> usize {
+        self.used.load(Ordering::Acquire)
+    }
+
+    /// Takes `bytes` if they fit and nobody waits. One reservation always fits an empty budget.
+    pub fn try_take(&self, bytes: usize) -> bool {
+        !self.is_starved() && self.take(bytes)
+    }
+
+    fn take(&self, bytes: usize) -> bool {
+        let fits = |used: usize| (used == 0 || used + bytes <= self.bytes_max).then_some(used + bytes);
+        self.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, fits).is_ok()
+    }
+
+    pub fn give_back(&self, bytes: usize) {
+        self.used.fetch_sub(bytes, Ordering::AcqRel);
+        if self.is_starved() {
+            self.wake_front();
+        }
+    }
+
+    fn wake_front(&self) {
+        let waker = lock(&self.queue).front().map(|(_, waker)| waker.clone());
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// A place in the queue of those who wait.
+    pub fn wait(&self, bytes: usize, ticket: u64) -> Waiting<'_> {
+        Waiting { budget: self, bytes, ticket, queued: false }
+    }
+}
+
+/// A future that ends with the bytes taken. `ticket` is unique among those who wait.
+pub(super) struct Waiting<'a> {
+    budget: &'a Budget,
+    bytes: usize,
+    ticket: u64,
+    queued: bool,
+}
+
+impl Future for Waiting<'_> {
+    type Output = ();
+
+    fn poll(mut self: std::pin::Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let budget = self.budget;
+        {
+            let mut queue = lock(&budget.queue);
+            if !self.queued {
+                self.queued = true;
+                queue.push_back((self.ticket, context.waker().clone()));
+                budget.waiting.fetch_add(1, Ordering::AcqRel);
+            }
+            let front = queue.front().is_some_and(|(ticket, _)| *ticket == self.ticket);
+            if !front || !budget.take(self.bytes) {
+                if let Some(entry) = queue.iter_mut().find(|(ticket, _)| *ticket == self.ticket) {
+                    entry.1.clone_from(context.waker());
+                }
+                return Poll::Pending;
+            }
+        }
+        self.leave();
+        Poll::Ready(())
+    }
+}
+
+impl Waiting<'_> {
+    /// Leaves the queue and lets the next one try.
+    fn leave(&mut self) {
+        if std::mem::take(&mut self.queued) {
+            lock(&self.budget.queue).retain(|(ticket, _)| *ticket != self.ticket);
+            self.budget.waiting.fetch_sub(1, Ordering::AcqRel);
+            self.budget.wake_front();
+        }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
