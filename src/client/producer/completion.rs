@@ -88,10 +88,7 @@ impl Delivery {
         self.completion.outcome.get().map(|outcome| self.metadata(outcome))
     }
 
-    fn metadata(
-        &self,
-        outcome: &Result<Acknowledged, ProduceError>,
-    ) -> Result<RecordMetadata, ProduceError> {
+    fn metadata(&self, outcome: &Result<Acknowledged, ProduceError>) -> Result<RecordMetadata, ProduceError> {
         let acknowledged = outcome.as_ref().map_err(Clone::clone)?;
         let offset = match acknowledged.base_offset {
             -1 => -1,

@@ -11,12 +11,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::accumulator::Accumulator;
 use super::partition::{Binding, Identity, Partition, Verdict};
-use super::{Front, Lookup, ProducerHandle, ProducerSettings, Topic};
+use super::{Front, Lookup, ProducerHandle, ProducerOptions, Topic};
 use crate::client::error::ProduceError;
 use crate::client::session::{Action, Event, Machine, Millis, News, Session, Settings, Target};
 use crate::client::sync::{Bell, Budget, lock};
 use crate::model::{ErrorCode, Failure};
-use crate::wire::{Acks, BATCH_BYTES_MAX, Produced, Reply};
+use crate::wire::{BATCH_BYTES_MAX, Produced, Reply};
 
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Tag {
@@ -63,12 +63,12 @@ pub struct ProducerMachine {
     finished: bool,
 }
 
-impl ProducerSettings {
+impl ProducerOptions {
     /// A handle for senders and a machine for a driver. `seed` only spreads load and jitter.
     pub fn start(self, session: Settings, seed: u64) -> (ProducerHandle, ProducerMachine) {
         let front = Arc::new(Front {
             budget: Budget::new(self.memory_bytes),
-            settings: self,
+            options: self,
             topics: Default::default(),
             bell: Arc::new(Bell::default()),
             incomplete: Default::default(),
@@ -95,10 +95,6 @@ impl ProducerSettings {
             finished: false,
         };
         (ProducerHandle(front), machine)
-    }
-
-    fn is_idempotent(&self) -> bool {
-        self.idempotent && self.acks != Acks::None
     }
 }
 
@@ -146,7 +142,7 @@ impl ProducerMachine {
     }
 
     fn deadline(&self, since: Millis) -> Option<Millis> {
-        self.front.settings.delivery_timeout_ms.map(|timeout| since + timeout)
+        self.front.options.delivery_timeout_ms().map(|timeout| since + timeout)
     }
 
     fn run(&mut self, now: Millis) {
@@ -332,7 +328,7 @@ impl ProducerMachine {
         match route {
             Ok(route) => {
                 let bytes_max = route.batch_bytes_max.unwrap_or(BATCH_BYTES_MAX).min(BATCH_BYTES_MAX);
-                self.publish(name, route.shards.len(), self.front.settings.batch_bytes.min(bytes_max));
+                self.publish(name, route.shards.len(), self.front.options.batch_bytes.min(bytes_max));
                 for index in self.topics[name].clone() {
                     let partition = &mut self.partitions[index];
                     let shard = route.shards.get(partition.accumulator.partition as usize);
@@ -364,8 +360,8 @@ impl ProducerMachine {
         while indexes.len() < count {
             let index = self.partitions.len();
             let number = indexes.len() as u32;
-            let accumulator = Arc::new(Accumulator::new(index, number, self.front.settings.compression));
-            let idempotent = self.front.settings.is_idempotent();
+            let accumulator = Arc::new(Accumulator::new(index, number, self.front.options.compression));
+            let idempotent = self.front.options.is_idempotent();
             self.partitions.push(Partition::new(topic.clone(), accumulator, self.front.clone(), idempotent));
             indexes.push(index);
         }

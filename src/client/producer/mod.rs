@@ -20,6 +20,7 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -35,33 +36,47 @@ pub use machine::ProducerMachine;
 
 /// How a producer batches and what it promises.
 #[derive(Clone, Debug)]
-pub struct ProducerSettings {
+pub struct ProducerOptions {
     pub acks: Acks,
     /// None, lz4 or zstd.
     pub compression: Compression,
     /// How long an open batch waits for more records.
-    pub linger_ms: Millis,
+    pub linger: Duration,
     /// Largest batch before compression; the topic's own bound holds too.
     pub batch_bytes: usize,
     /// Memory of all records whose fate is not known yet; sends wait at the bound.
     pub memory_bytes: usize,
     /// From the send to the last attempt; `None`: for ever.
-    pub delivery_timeout_ms: Option<Millis>,
+    pub delivery_timeout: Option<Duration>,
     /// Retries neither repeat nor reorder records. Without acks it is always off.
     pub idempotent: bool,
 }
 
-impl Default for ProducerSettings {
+impl Default for ProducerOptions {
     fn default() -> Self {
-        ProducerSettings {
+        ProducerOptions {
             acks: Acks::All,
             compression: Compression::None,
-            linger_ms: 5,
+            linger: Duration::from_millis(5),
             batch_bytes: 1_000_000,
             memory_bytes: 64 << 20,
-            delivery_timeout_ms: Some(120_000),
+            delivery_timeout: Some(Duration::from_secs(120)),
             idempotent: true,
         }
+    }
+}
+
+impl ProducerOptions {
+    fn linger_ms(&self) -> Millis {
+        self.linger.as_millis() as Millis
+    }
+
+    fn delivery_timeout_ms(&self) -> Option<Millis> {
+        self.delivery_timeout.map(|timeout| timeout.as_millis() as Millis)
+    }
+
+    fn is_idempotent(&self) -> bool {
+        self.idempotent && self.acks != Acks::None
     }
 }
 
@@ -94,7 +109,7 @@ pub struct ProducerHandle(Arc<Front>);
 /// What senders and the machine share.
 #[derive(Debug)]
 struct Front {
-    settings: ProducerSettings,
+    options: ProducerOptions,
     topics: RwLock<BTreeMap<String, Topic>>,
     budget: Budget,
     bell: Arc<Bell>,
@@ -275,7 +290,7 @@ impl Front {
 
     fn check_size(&self, topic: &Topic, bytes: usize) -> Result<(), ProduceError> {
         // What compression makes of a record is the broker's to judge.
-        let bytes_max = match self.settings.compression {
+        let bytes_max = match self.options.compression {
             Compression::None => topic.batch_bytes,
             _ => BATCH_BYTES_MAX,
         };
@@ -364,9 +379,10 @@ impl Topic {
             (None, Some(key)) => partition_for_key(key, partitions),
             (None, None) => self.sticky.load(Ordering::Relaxed) % partitions,
         };
-        self.partitions.get(partition as usize).map(Arc::as_ref).ok_or_else(|| {
-            ProduceError::UnknownPartition { topic: name.to_owned(), partition, partitions }
-        })
+        self.partitions
+            .get(partition as usize)
+            .map(Arc::as_ref)
+            .ok_or_else(|| ProduceError::UnknownPartition { topic: name.to_owned(), partition, partitions })
     }
 
     /// Records without a key go elsewhere once a batch of `partition` has left.

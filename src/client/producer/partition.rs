@@ -178,11 +178,8 @@ impl Partition {
         }
         let mut batch = self.queue.pop_front()?;
         if let (true, None, Some(identity)) = (self.idempotent, batch.stamp, self.identity) {
-            let stamp = ProducerStamp {
-                id: identity.id,
-                epoch: identity.epoch,
-                base_sequence: self.sequence_next,
-            };
+            let stamp =
+                ProducerStamp { id: identity.id, epoch: identity.epoch, base_sequence: self.sequence_next };
             batch.stamp(stamp);
             // 2^31 - 1 is followed by 0.
             self.sequence_next = self.sequence_next.wrapping_add(batch.built.records as i32) & i32::MAX;

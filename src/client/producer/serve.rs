@@ -22,7 +22,7 @@ impl ProducerMachine {
         if cfg!(any(debug_assertions, feature = "sim")) {
             partition.check();
         }
-        let expires = self.front.settings.delivery_timeout_ms.and_then(|timeout| {
+        let expires = self.front.options.delivery_timeout_ms().and_then(|timeout| {
             let opened = opened.map(|opened| opened + timeout);
             partition.deadline(timeout).into_iter().chain(opened).min()
         });
@@ -40,16 +40,16 @@ impl ProducerMachine {
 
     /// The work of `serve`; answers when to look again if nothing happens before.
     fn advance(&mut self, now: Millis, index: usize) -> Option<Millis> {
-        let settings = &self.front.settings;
+        let options = &self.front.options;
         let partition = &mut self.partitions[index];
-        if let Some(timeout) = settings.delivery_timeout_ms {
+        if let Some(timeout) = options.delivery_timeout_ms() {
             // An open batch ages too: what nobody can send fails when its time is up.
             if partition.accumulator.opened_ms().is_some_and(|opened| opened + timeout <= now) {
                 partition.collect(true);
             }
             partition.expire(now, timeout, self.session.trouble());
         }
-        let linger = if self.front.is_urgent() { 0 } else { settings.linger_ms };
+        let linger = if self.front.is_urgent() { 0 } else { options.linger_ms() };
         let lingers = partition.accumulator.opened_ms().map(|opened| opened + linger);
         if !partition.has_queued() && lingers.is_none_or(|until| until > now) {
             return lingers;
@@ -122,7 +122,7 @@ impl ProducerMachine {
 
     /// Sends what may go; false if the link has no room for it.
     fn send(&mut self, now: Millis, index: usize, target: Target, handle: u32) -> bool {
-        let settings = &self.front.settings;
+        let options = &self.front.options;
         let partition = &mut self.partitions[index];
         while partition.may_send(now) {
             if !self.session.has_room(target) {
@@ -130,7 +130,7 @@ impl ProducerMachine {
                 return false;
             }
             if !partition.has_queued() {
-                let linger = if self.front.is_urgent() { 0 } else { settings.linger_ms };
+                let linger = if self.front.is_urgent() { 0 } else { options.linger_ms() };
                 let opened = partition.accumulator.opened_ms();
                 if opened.is_none_or(|opened| opened + linger > now) || !partition.collect(true) {
                     break;
@@ -139,7 +139,7 @@ impl ProducerMachine {
             }
             let Some(batch) = partition.next() else { break };
             let tag = Tag::Produce(index, batch.id);
-            self.session.produce(now, target, handle, settings.acks, batch.bytes, tag);
+            self.session.produce(now, target, handle, options.acks, batch.bytes, tag);
         }
         true
     }

@@ -11,9 +11,15 @@ use super::{LinkId, Millis, Settings};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
     /// Not connected; not before this time again.
-    Waiting { until: Millis },
-    Connecting { since: Millis },
-    Greeting { since: Millis },
+    Waiting {
+        until: Millis,
+    },
+    Connecting {
+        since: Millis,
+    },
+    Greeting {
+        since: Millis,
+    },
     Up,
 }
 
@@ -116,7 +122,9 @@ impl<T> Link<T> {
     pub fn deadline(&self, settings: &Settings) -> Option<Millis> {
         match self.state {
             State::Waiting { until } => self.wanted.then_some(until),
-            State::Connecting { since } | State::Greeting { since } => Some(since + settings.connect_timeout_ms),
+            State::Connecting { since } | State::Greeting { since } => {
+                Some(since + settings.connect_timeout_ms)
+            }
             State::Up => {
                 let oldest = self.replies.values().next().map(|(sent, _)| *sent)?;
                 Some(oldest.max(self.heard_ms) + settings.request_timeout_ms)

@@ -38,12 +38,24 @@ pub enum Action {
 /// What a shell reports to its machine. Reports about closed links are ignored.
 #[derive(Debug)]
 pub enum Event {
-    Connected { link: LinkId },
-    Frame { link: LinkId, header: Header, body: Bytes },
+    Connected {
+        link: LinkId,
+    },
+    Frame {
+        link: LinkId,
+        header: Header,
+        body: Bytes,
+    },
     /// The socket has taken this many bytes more.
-    Written { link: LinkId, bytes: usize },
+    Written {
+        link: LinkId,
+        bytes: usize,
+    },
     /// The connection failed, or could not be made.
-    Closed { link: LinkId, reason: String },
+    Closed {
+        link: LinkId,
+        reason: String,
+    },
 }
 
 /// A pure state machine behind a shell; see the module documentation of `client`.
@@ -99,16 +111,31 @@ impl Default for Settings {
 /// What a session tells its machine.
 #[derive(Debug)]
 pub enum News<T> {
-    Up { target: Target },
+    Up {
+        target: Target,
+    },
     /// A link that had no room has some again.
-    Room { target: Target },
-    Reply { target: Target, tag: T, result: Result<Reply, Failure> },
+    Room {
+        target: Target,
+    },
+    Reply {
+        target: Target,
+        tag: T,
+        result: Result<Reply, Failure>,
+    },
     /// A request that gets no reply has been written.
-    Written { tag: T },
+    Written {
+        tag: T,
+    },
     /// The link failed; the fate of these requests is unknown, oldest first.
-    Down { target: Target, lost: Vec<T> },
+    Down {
+        target: Target,
+        lost: Vec<T>,
+    },
     /// Routes of these topics were looked up anew.
-    Routed { topics: Vec<String> },
+    Routed {
+        topics: Vec<String>,
+    },
 }
 
 enum Tag<T> {
@@ -147,10 +174,6 @@ impl<T> Session<T> {
             news: VecDeque::new(),
             trouble: "not tried yet".into(),
         }
-    }
-
-    pub fn settings(&self) -> &Settings {
-        &self.settings
     }
 
     /// Why there was no progress last, in words.
@@ -214,6 +237,7 @@ impl<T> Session<T> {
 
     fn send(&mut self, now: Millis, target: Target, handle: u32, request: &Request, tag: Tag<T>) {
         let link = self.links.get_mut(&target).expect("the machine checked that the link is up");
+        assert!(link.is_up(), "the machine checked that the link is up");
         let corr = link.expect_reply(now, tag);
         let mut head = Vec::with_capacity(64);
         request.encode(corr, handle, &mut head);
@@ -232,6 +256,7 @@ impl<T> Session<T> {
         tag: T,
     ) {
         let link = self.links.get_mut(&target).expect("the machine checked that the link is up");
+        assert!(link.is_up(), "the machine checked that the link is up");
         let bytes = (wire::PRODUCE_PREFIX_BYTES + batch.len()) as u64;
         link.queued += bytes;
         let corr = match acks {
@@ -301,7 +326,8 @@ impl<T> Session<T> {
     }
 
     pub fn handle_timeout(&mut self, now: Millis) {
-        let due: Vec<_> = self.links.iter().filter(|(_, link)| self.is_due(now, link)).map(|(t, _)| *t).collect();
+        let due: Vec<_> =
+            self.links.iter().filter(|(_, link)| self.is_due(now, link)).map(|(t, _)| *t).collect();
         for target in due {
             let link = &self.links[&target];
             if link.is_open() {
