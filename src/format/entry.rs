@@ -156,9 +156,10 @@ impl Entry {
         payload.len() == self.length as usize && payload_crc(self.id, payload) == self.crc
     }
 
-    /// When time retention may remove the run: the earlier of what the client and we say.
+    /// From when time retention counts the run's age: the earlier of what the client and we say;
+    /// a client that says nothing (-1) leaves it to us.
     pub fn retention_time(&self) -> i64 {
-        self.max_timestamp.min(self.append_time)
+        if self.max_timestamp < 0 { self.append_time } else { self.max_timestamp.min(self.append_time) }
     }
 }
 

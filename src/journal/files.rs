@@ -10,7 +10,7 @@ use super::segment::{Index, OpenIndex, Segment};
 use super::{Journal, append::Offline};
 use crate::format::frame::Address;
 use crate::format::manifest::{Record, Role};
-use crate::rt::{Access, File, Space};
+use crate::rt::{Access, File, Folder, Space};
 use crate::twinlog::TwinLog;
 
 /// Name of the file that holds the space of one rewrite.
@@ -61,11 +61,11 @@ impl Journal {
         Ok(())
     }
 
-    pub(super) async fn create_log_segment(&self, number: u64) -> io::Result<Rc<Segment>> {
+    async fn create_log_segment(&self, number: u64) -> io::Result<Rc<Segment>> {
         let role = Role::Log;
         self.note_manifest(&[Record::Plan { number, role, inputs: Vec::new() }]).await?;
         self.rt.step("allocate.planned");
-        let file = match self.create_file(&Segment::name(number), self.segment_bytes).await {
+        let file = match create_file(&self.folder, &Segment::name(number), self.segment_bytes).await {
             Ok(file) => file,
             Err(error) => {
                 // Nothing of it stays: the plan is taken back, so that the number is not met again.
@@ -78,16 +78,6 @@ impl Journal {
         self.note_manifest(&[Record::Complete { number, bytes: self.segment_bytes }]).await?;
         self.rt.step("allocate.complete");
         Ok(Segment::new(number, role, file, self.segment_bytes, Index::Open(OpenIndex::default())))
-    }
-
-    async fn create_file(&self, name: &str, bytes: u64) -> io::Result<File> {
-        let file = self.folder.create(name, bytes).await?;
-        if !file.lock().await? {
-            return Err(io::Error::other("another process holds the new file"));
-        }
-        file.flush().await?;
-        self.folder.sync().await?;
-        Ok(file)
     }
 
     /// Free and total bytes of the filesystem.
@@ -178,14 +168,20 @@ impl Journal {
     }
 
     /// Ends the journal: nothing may be submitted any more; in-flight writes have been awaited.
-    pub async fn close(&self) {
-        self.go_quiet(Offline(format!("journal {} is closed", self.id)));
-        for segment in self.segments() {
-            let _ = segment.file.clone().close().await;
-        }
+    pub fn close(&self) {
+        let closed = Offline(format!("journal {} is closed", self.id));
+        self.head.borrow_mut().offline.get_or_insert(closed);
+        drop(self.manifest_log.borrow_mut().take());
     }
+}
 
-    fn go_quiet(&self, offline: Offline) {
-        self.head.borrow_mut().offline.get_or_insert(offline);
+/// Makes a file whole, locked and durable.
+pub(super) async fn create_file(folder: &Folder, name: &str, bytes: u64) -> io::Result<File> {
+    let file = folder.create(name, bytes).await?;
+    if !file.lock().await? {
+        return Err(io::Error::other("another process holds the new file"));
     }
+    file.flush().await?;
+    folder.sync().await?;
+    Ok(file)
 }

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::append::{Head, Tail};
-use super::files::RESERVE;
+use super::files::{RESERVE, create_file};
 use super::recover::{self, Recovery, Replay};
 use super::segment::{Index, OpenIndex, Segment};
 use super::{Journal, checkpoint, folder_name};
@@ -73,6 +73,20 @@ impl Opening {
 
     pub fn damaged(&self, what: impl Into<String>) -> OpenError {
         OpenError::Damaged { journal: self.id, what: what.into() }
+    }
+
+    /// A fresh active segment behind the last frame, whose checksum is `chain`.
+    pub async fn create_active(&mut self, chain: u32) -> Result<Rc<Segment>, OpenError> {
+        let number = self.manifest.next_number;
+        let bytes = self.manifest.segment_bytes;
+        self.note(&[Record::Plan { number, role: Role::Log, inputs: Vec::new() }]).await?;
+        let file = create_file(&self.folder, &Segment::name(number), bytes).await;
+        let file = file.map_err(self.io("the first segment cannot be made: free some space"))?;
+        self.note(&[Record::Complete { number, bytes }]).await?;
+        let segment = Segment::new(number, Role::Log, file, bytes, Index::Open(OpenIndex::default()));
+        segment.first_chain.set(chain);
+        self.segments.insert(number, segment.clone());
+        Ok(segment)
     }
 
     async fn note(&mut self, records: &[Record]) -> Result<(), OpenError> {
@@ -160,17 +174,6 @@ impl Journal {
     /// After recovery: an active segment with a successor, and the reserve, as far as space allows.
     async fn finish_opening(self: &Rc<Self>, recovery: &mut Recovery) -> io::Result<()> {
         self.rt.step("recover.walked");
-        let number = self.manifest.borrow().next_number;
-        if recovery.needs_active {
-            let segment = self.create_log_segment(number).await?;
-            self.segments.borrow_mut().insert(number, segment.clone());
-            let mut head = self.head.borrow_mut();
-            segment.first_chain.set(head.chain);
-            head.active = segment;
-            head.byte = 0;
-            head.durable = Address { segment: number, byte: 0 };
-            head.marked = head.durable;
-        }
         for result in [self.allocate_next().await, self.ensure_reserve().await] {
             match result {
                 Err(error) if error.kind() == io::ErrorKind::StorageFull => {

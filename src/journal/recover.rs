@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use super::open::{OpenError, Opening, has_reserve};
 use super::scan::{self, NoFrame, Scanner};
-use super::segment::{Index, OpenIndex, Segment};
+use super::segment::{Index, Segment};
 use crate::format::block::Run;
 use crate::format::checkpoint::Checkpoint;
 use crate::format::frame::{Address, FrameHeader, FrameKind};
@@ -55,7 +55,6 @@ pub struct Recovery {
     /// Where the next frame goes, and the checksum of the one before.
     pub(super) head: (Rc<Segment>, u32),
     pub(super) chain: u32,
-    pub(super) needs_active: bool,
     pub(super) has_reserve: bool,
     pub(super) unsealed: Vec<(Rc<Segment>, Address)>,
 }
@@ -85,9 +84,6 @@ pub(super) async fn walk(
     let log = opening.segments.range(from..).map(|(_, segment)| segment.clone());
     let segments: Vec<_> = log.filter(|segment| segment.role == Role::Log).collect();
     let has_reserve = has_reserve(opening).await?;
-    if segments.is_empty() {
-        return first_recovery(opening, has_reserve, chain).await;
-    }
     let mut walk = Walk {
         opening,
         segments,
@@ -102,20 +98,18 @@ pub(super) async fn walk(
         unsealed: Vec::new(),
         replay,
     };
-    let mut scanner = walk.scanner(0);
-    while walk.at < walk.segments.len() {
-        if !walk.step(&mut scanner).await? {
-            break;
-        }
+    if let Some(first) = walk.segments.first() {
+        let mut scanner = walk.scanner_of(first);
+        while walk.at < walk.segments.len() && walk.step(&mut scanner).await? {}
     }
-    let needs_active = walk.at == walk.segments.len();
-    let at = walk.at.min(walk.segments.len() - 1);
-    let head = (walk.segments[at].clone(), walk.byte);
     walk.flush().await?;
-    let Walk { chain, frames, bytes, damages, unsealed, segments, .. } = walk;
-    for segment in segments.iter().take_while(|segment| segment.number < head.0.number || needs_active) {
-        seal_in_memory(segment);
-    }
+    let Walk { at, byte, chain, frames, bytes, damages, unsealed, segments, .. } = walk;
+    segments[..at].iter().for_each(seal_in_memory);
+    let head = match segments.get(at) {
+        Some(segment) => (segment.clone(), byte),
+        // The log ends with a segment's footer, or has not begun.
+        None => (opening.create_active(chain).await?, 0),
+    };
     Ok(Recovery {
         damages,
         warnings: Vec::new(),
@@ -124,29 +118,8 @@ pub(super) async fn walk(
         used_older_checkpoint: false,
         head,
         chain,
-        needs_active,
         has_reserve,
         unsealed,
-    })
-}
-
-/// A journal without any log segment: it was made and never used.
-async fn first_recovery(opening: &mut Opening, has_reserve: bool, chain: u32) -> Result<Recovery, OpenError> {
-    // A placeholder for the head, replaced by the first real segment before anything is appended.
-    let file = opening.folder.open("manifest-0", crate::rt::Access::Read).await;
-    let file = file.map_err(opening.io("the manifest cannot be opened"))?;
-    let segment = Segment::new(0, Role::Log, file, 0, Index::Open(OpenIndex::default()));
-    Ok(Recovery {
-        damages: Vec::new(),
-        warnings: Vec::new(),
-        frames: 0,
-        bytes: 0,
-        used_older_checkpoint: false,
-        head: (segment, 0),
-        chain,
-        needs_active: true,
-        has_reserve,
-        unsealed: Vec::new(),
     })
 }
 
@@ -160,7 +133,10 @@ fn seal_in_memory(segment: &Rc<Segment>) {
 
 impl Walk<'_> {
     fn scanner(&self, at: usize) -> Scanner {
-        let segment = &self.segments[at];
+        self.scanner_of(&self.segments[at])
+    }
+
+    fn scanner_of(&self, segment: &Segment) -> Scanner {
         Scanner::new(segment.file.clone(), self.opening.id, segment.number, segment.bytes)
     }
 

@@ -18,6 +18,9 @@ mod service;
 mod start;
 mod write;
 
+#[cfg(test)]
+mod tests;
+
 pub use mesh::{JournalPlan, Recovered, Settings, ShardPlan, ToControl, ToShard};
 
 use std::cell::{Cell, RefCell};
@@ -120,7 +123,7 @@ impl Shard {
             drive.stopped_writing.wait().await;
             drive.maintain.notify();
             drive.stopped_maintaining.wait().await;
-            drive.journal.close().await;
+            drive.journal.close();
         }
         self.rt.log(Level::Info, format!("shard {} stopped", self.index));
     }

@@ -1,0 +1,239 @@
+//! A shard over the real disk, without a network: produce, read back, restart, delete.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::*;
+use crate::api::{
+    Acks, At, Fetch, FetchPartition, FetchedPartition, Produce, Produced, Reply, Request,
+};
+use crate::coordinator::{Change, Partition as PartitionRecord, Record, Topic};
+use crate::model::{Failure, JournalId, Offset};
+use crate::record::{BatchBuilder, Compression, ProducerStamp};
+use crate::rt::World;
+
+const TOPIC: TopicId = TopicId(0x77);
+const PARTITIONS: u32 = 5;
+
+fn image(epoch: u64) -> Image {
+    let lanes: Vec<_> = (0..8).map(LaneId).collect();
+    let partitions = (0..PARTITIONS).map(|number| PartitionRecord::in_lane(LaneId(number % 8))).collect();
+    let topic = Topic {
+        id: TOPIC,
+        name: "orders".to_string(),
+        created_ms: 0,
+        configs: Default::default(),
+        partitions: Arc::new(partitions),
+    };
+    let changes = [
+        Change::JournalPlanned { id: JournalId(1), lanes },
+        Change::JournalCompleted { id: JournalId(1) },
+        Change::TopicCreated(Arc::new(topic)),
+        Change::BrokerEpoch { epoch },
+    ];
+    let mut image = Image::default();
+    for (index, change) in changes.into_iter().enumerate() {
+        image.apply(&Record { term: 1, index: index as u64 + 1, change });
+    }
+    image
+}
+
+fn plan(data: &Path, epoch: u64, create: bool) -> ShardPlan {
+    let (sender, _) = channel::channel();
+    ShardPlan {
+        index: 0,
+        count: 1,
+        listen: "127.0.0.1:0".parse().expect("an address"),
+        data: data.to_path_buf(),
+        journals: vec![JournalPlan { id: JournalId(1), lanes: (0..8).map(LaneId).collect(), create }],
+        image: image(epoch),
+        broker_epoch: epoch,
+        memory_bytes: 64 << 20,
+        peers: vec![sender],
+        settings: Settings {
+            segment_bytes: Some(1 << 20),
+            topic_defaults: TopicConfig::default(),
+            frame_bytes_max: 16 << 20,
+            retention_check_ms: 1_000,
+            connections_max: 10,
+        },
+    }
+}
+
+async fn started(rt: &Rt, data: &Path, epoch: u64, create: bool) -> Rc<Shard> {
+    let (control, _) = channel::channel();
+    let (shard, recovered) = start::start(rt, plan(data, epoch, create), control).await.expect("it starts");
+    assert_eq!(recovered.damages, Vec::<String>::new());
+    for drive in &shard.drives {
+        rt.spawn(write::run(shard.clone(), drive.clone()));
+        rt.spawn(maintain::run(shard.clone(), drive.clone()));
+    }
+    shard
+}
+
+/// Ends a shard and lets go of its files.
+async fn stop(shard: Rc<Shard>) {
+    shard.stop().await;
+    assert_eq!(Rc::strong_count(&shard), 1, "its tasks have ended");
+}
+
+fn batch(text: &str, stamp: Option<ProducerStamp>) -> bytes::Bytes {
+    let mut builder = BatchBuilder::new(1024);
+    builder.append(-1, None, Some(text.as_bytes()), &[]);
+    builder.build(Compression::None, stamp).into()
+}
+
+async fn call(shard: &Rc<Shard>, request: Request) -> Result<Reply, Failure> {
+    let answer = Rc::new((RefCell::new(None), Event::new()));
+    let told = answer.clone();
+    let done: Done = Box::new(move |reply| {
+        *told.0.borrow_mut() = Some(reply);
+        told.1.notify();
+    });
+    match request {
+        Request::Produce(produce) => shard.produce(produce, done),
+        Request::Fetch(fetch) => shard.fetch(fetch, done),
+        Request::ListOffsets { partition, at } => shard.list_offsets(partition, at, done),
+        Request::DeleteRecords { partition, before } => shard.delete_records(partition, before, done),
+        other => panic!("{other:?}"),
+    }
+    loop {
+        if let Some(reply) = answer.0.borrow_mut().take() {
+            return reply;
+        }
+        answer.1.wait().await;
+    }
+}
+
+fn id(partition: u32) -> PartitionId {
+    PartitionId { topic: TOPIC, partition }
+}
+
+async fn produce(shard: &Rc<Shard>, partition: u32, batch: bytes::Bytes) -> Result<Produced, Failure> {
+    let produce = Produce { partition: id(partition), acks: Acks::All, batch };
+    call(shard, Request::Produce(produce)).await.map(|reply| match reply {
+        Reply::Produced(produced) => produced,
+        other => panic!("{other:?}"),
+    })
+}
+
+async fn fetch(shard: &Rc<Shard>, partition: u32, offset: Offset) -> FetchedPartition {
+    let wanted = FetchPartition { partition: id(partition), offset, bytes_max: 1 << 20 };
+    let fetch = Fetch { wait_ms_max: 0, bytes_min: 0, bytes_max: 1 << 20, partitions: vec![wanted] };
+    match call(shard, Request::Fetch(fetch)).await {
+        Ok(Reply::Fetched(mut fetched)) => fetched.remove(0),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// All values of a partition from its start, fetch by fetch.
+async fn read_all(shard: &Rc<Shard>, partition: u32) -> Vec<String> {
+    let mut values = Vec::new();
+    let mut offset = match call(shard, Request::ListOffsets { partition: id(partition), at: At::Earliest }).await {
+        Ok(Reply::Offset { offset, .. }) => offset,
+        other => panic!("{other:?}"),
+    };
+    loop {
+        let fetched = fetch(shard, partition, offset).await;
+        assert_eq!(fetched.error, None);
+        if fetched.chunks.is_empty() {
+            assert_eq!(offset, fetched.high_watermark);
+            return values;
+        }
+        for chunk in &fetched.chunks {
+            for view in crate::record::batches(chunk) {
+                let view = view.expect("served batches are whole");
+                assert!(view.crc_holds());
+                let payload = crate::record::payload(&view, 1 << 20).expect("uncompressed");
+                for record in crate::record::Records::new(&view, &payload) {
+                    let record = record.expect("a whole record");
+                    if record.offset >= offset {
+                        assert_eq!(record.offset, offset, "offsets are dense");
+                        offset += 1;
+                        values.push(String::from_utf8_lossy(record.value.expect("a value")).into_owned());
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn on_real_disk(body: impl AsyncFnOnce(Rt, std::path::PathBuf) + Send + 'static) {
+    let folder = tempfile::tempdir_in(".").expect("a folder");
+    let path = folder.path().to_path_buf();
+    let world = World::real();
+    world.executor("test", None, move |rt| async move { body(rt, path).await }).expect("an executor").join_blocking();
+}
+
+#[test]
+fn records_survive_seals_rewrites_and_restarts() {
+    on_real_disk(async |rt, data| {
+        let mut wanted = vec![Vec::new(); PARTITIONS as usize];
+        for epoch in 1..=4u64 {
+            let shard = started(&rt, &data, epoch, epoch == 1).await;
+            for partition in 0..PARTITIONS {
+                assert_eq!(read_all(&shard, partition).await, wanted[partition as usize], "epoch {epoch}");
+            }
+            let mut sent = Vec::new();
+            for round in 0..200 {
+                let partition = round % PARTITIONS;
+                let text = format!("{epoch}-{round}-{}", "x".repeat(5_000));
+                let batch = batch(&text, None);
+                wanted[partition as usize].push(text);
+                let shard = shard.clone();
+                sent.push(async move { produce(&shard, partition, batch).await });
+            }
+            for one in sent {
+                one.await.expect("accepted");
+            }
+            stop(shard).await;
+        }
+    });
+}
+
+#[test]
+fn duplicates_get_their_offset_also_after_a_restart() {
+    on_real_disk(async |rt, data| {
+        let stamp = |base_sequence| Some(ProducerStamp { id: 9, epoch: 0, base_sequence });
+        let shard = started(&rt, &data, 1, true).await;
+        for sequence in 0..3 {
+            let produced = produce(&shard, 0, batch("a", stamp(sequence))).await.expect("accepted");
+            assert_eq!(produced.base_offset, i64::from(sequence));
+        }
+        assert_eq!(produce(&shard, 0, batch("a", stamp(1))).await.expect("known").base_offset, 1);
+        stop(shard).await;
+        let shard = started(&rt, &data, 2, false).await;
+        assert_eq!(produce(&shard, 0, batch("a", stamp(2))).await.expect("known").base_offset, 2);
+        let refused = produce(&shard, 0, batch("a", stamp(9))).await.expect_err("a gap");
+        assert_eq!(refused.code, crate::model::ErrorCode::OutOfOrderSequenceNumber);
+        assert_eq!(fetch(&shard, 0, 0).await.high_watermark, 3);
+        stop(shard).await;
+    });
+}
+
+#[test]
+fn deleted_records_stay_deleted_and_their_segments_go() {
+    on_real_disk(async |rt, data| {
+        let shard = started(&rt, &data, 1, true).await;
+        for _ in 0..600 {
+            produce(&shard, 1, batch(&"y".repeat(10_000), None)).await.expect("accepted");
+        }
+        let before = shard.drives[0].journal.disk_bytes();
+        let deleted = call(&shard, Request::DeleteRecords { partition: id(1), before: 590 }).await;
+        assert!(matches!(deleted, Ok(Reply::RecordsDeleted { log_start: 590 })));
+        let mut after = before;
+        for _ in 0..100 {
+            rt.sleep(std::time::Duration::from_millis(50)).await;
+            after = shard.drives[0].journal.disk_bytes();
+            if after < before / 2 {
+                break;
+            }
+        }
+        assert!(after < before / 2, "{before} bytes became {after}");
+        stop(shard).await;
+        let shard = started(&rt, &data, 2, false).await;
+        assert_eq!(read_all(&shard, 1).await.len(), 10);
+        assert_eq!(fetch(&shard, 1, 100).await.error.map(|failure| failure.code), Some(crate::model::ErrorCode::OffsetOutOfRange));
+        stop(shard).await;
+    });
+}
