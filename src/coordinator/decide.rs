@@ -91,6 +91,27 @@ impl Coordinator {
         }
     }
 
+    /// No more bytes than the records of this request will have, lengths in the log included.
+    pub fn bytes_max(&self, request: &Admin, partitions_default: u32) -> usize {
+        // Record heads, ids, counts and the longest name that is accepted.
+        const FIXED: usize = 512;
+        const PARTITION: usize = 5;
+        match request {
+            Admin::CreateTopic { partitions, configs, .. } => {
+                let partitions = partitions.unwrap_or(partitions_default).min(PARTITIONS_PER_TOPIC_MAX);
+                let configs: usize = configs.iter().map(|(key, value)| key.len() + value.len() + 8).sum();
+                FIXED + partitions as usize * PARTITION + configs
+            }
+            Admin::AlterTopic { partitions, configs, .. } => {
+                let partitions = partitions.unwrap_or(0).min(PARTITIONS_PER_TOPIC_MAX);
+                let value = |value: &Option<String>| value.as_ref().map_or(0, String::len);
+                let configs: usize = configs.iter().map(|(k, v)| k.len() + value(v) + 8).sum();
+                FIXED + partitions as usize * PARTITION + configs
+            }
+            Admin::DeleteTopic { .. } | Admin::InitProducerId => FIXED,
+        }
+    }
+
     fn commit(&mut self, change: Change) -> Record {
         let record = self.image.next(self.term, change);
         self.image.apply(&record);

@@ -23,6 +23,11 @@ use std::sync::Arc;
 use crate::model::topic_config::{ConfigError, TopicConfig};
 use crate::model::{JournalId, LaneId, Offset, Position, ProducerId, TopicId};
 
+/// Name of the metadata's twin log, in a folder of the same name in the data folder.
+pub const LOG_NAME: &str = "metadata";
+/// Identity in its checksums: nothing outside the metadata could name another one.
+pub const LOG_IDENTITY: u64 = 0;
+
 /// One entry of the metadata log. `term` is the broker epoch that wrote it (a quorum of one),
 /// `index` grows by one with each record; the records of a snapshot all carry its last index.
 #[derive(Clone, Debug, PartialEq, Eq)]

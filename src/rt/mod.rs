@@ -105,6 +105,12 @@ impl World {
     }
 }
 
+/// A message for each SIGTERM or SIGINT of this process, which no longer end it. Call it before any
+/// thread is started. Real world only.
+pub fn signals() -> io::Result<mesh::Receiver<()>> {
+    real::signals()
+}
+
 /// Waits for the end of an executor.
 pub struct Joiner(JoinerKind);
 

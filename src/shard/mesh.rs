@@ -85,6 +85,8 @@ pub enum ToControl {
         shard: u32,
         text: String,
     },
+    /// Connections are accepted from now on; the answer to `Serve` (the other one is `Failed`).
+    Listening { shard: u32 },
     /// No file of this shard holds runs of the deleted topic.
     Dropped {
         shard: u32,

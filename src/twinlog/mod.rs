@@ -187,12 +187,18 @@ impl TwinLog {
     /// Replaces everything by `records`, atomically. The files grow so that later snapshots stay
     /// rare; `StorageFull` (there is no space for that, and none inside) changes nothing.
     pub async fn snapshot(&mut self, records: &[Vec<u8>]) -> io::Result<()> {
+        self.snapshot_with_room(records, 0).await
+    }
+
+    /// A snapshot that leaves room for an append of `adding` bytes (as in `needs_snapshot`).
+    pub async fn snapshot_with_room(&mut self, records: &[Vec<u8>], adding: usize) -> io::Result<()> {
         self.check_alive()?;
         let groups = split_groups(records);
         let bytes: u64 =
             groups.iter().map(|group| 2 * group_bytes(group) as u64).sum::<u64>() + HEADERS_BYTES;
         let target = 1 - self.current;
-        self.grow(target, bytes).await?;
+        let least = bytes + 2 * group_bytes_of(adding) as u64;
+        self.grow(target, align_up(bytes * 4).max(least), least).await?;
         self.failed = true;
         let header = Header {
             generation: self.generation + 1,
@@ -226,16 +232,14 @@ impl TwinLog {
         Ok(())
     }
 
-    /// Makes room for a snapshot of `bytes` and three times as many appends behind it.
-    async fn grow(&mut self, target: usize, bytes: u64) -> io::Result<()> {
-        let wanted = align_up(bytes * 4);
+    /// Makes the target file `wanted` bytes large; `least` must do if there is no space for that.
+    async fn grow(&mut self, target: usize, wanted: u64, least: u64) -> io::Result<()> {
         if self.bytes[target] >= wanted {
             return Ok(());
         }
         match self.files[target].allocate(wanted).await {
             Ok(()) => self.bytes[target] = wanted,
-            // Half as much room behind it still beats a refusal.
-            Err(_) if self.bytes[target] >= bytes + bytes / 2 => {}
+            Err(_) if self.bytes[target] >= least + least / 4 => {}
             Err(error) => return Err(io::Error::new(io::ErrorKind::StorageFull, error)),
         }
         Ok(())

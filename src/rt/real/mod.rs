@@ -8,6 +8,7 @@ mod file;
 mod folder;
 mod helpers;
 mod net;
+mod signals;
 pub(super) mod system;
 mod world;
 
@@ -15,6 +16,7 @@ pub(super) use executor::Executor;
 pub(super) use file::File;
 pub(super) use folder::{Folder, Lock};
 pub(super) use net::{Listener, Socket, Stream, check_port};
+pub(super) use signals::signals;
 pub(super) use world::{Joiner, World};
 
 use glommio::GlommioError;

@@ -1,0 +1,62 @@
+//! What this machine allows the process, looked at before anything is started.
+//!
+//! Floor 6. Owner: broker. Reads /proc only; without it the checks are skipped, and what is missing
+//! shows later with the kernel's own words.
+
+use super::config::Config;
+use super::error::StartError;
+
+/// Executors, journals and a few clients.
+const DESCRIPTORS_MIN: u64 = 256;
+/// Rings and files of one shard.
+const DESCRIPTORS_PER_SHARD: u64 = 64;
+
+/// kernel.io_uring_disabled, if this kernel has it.
+pub fn io_uring_disabled() -> Option<String> {
+    let text = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").ok()?;
+    Some(text.trim().to_owned())
+}
+
+/// Whether there are enough file descriptors, after the soft limit was raised. Answers a warning if
+/// there are enough to start, but not for all the clients that may connect.
+pub fn descriptors(config: &Config, shards: u32) -> Result<Option<String>, StartError> {
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let Some(limit) = limit(&limits, "Max open files") else { return Ok(None) };
+    judge(limit, config.connections_max, shards)
+}
+
+fn judge(limit: u64, connections_max: u32, shards: u32) -> Result<Option<String>, StartError> {
+    let least = DESCRIPTORS_MIN + DESCRIPTORS_PER_SHARD * u64::from(shards);
+    let cure = "raise it with `ulimit -n 65536` (systemd: LimitNOFILE=65536; Docker: --ulimit nofile=65536)";
+    if limit < least {
+        let what = format!("too few file descriptors: {limit} are allowed, {shards} shards need {least}");
+        return Err(StartError::new(what, cure));
+    }
+    let wanted = least + u64::from(connections_max) * u64::from(shards);
+    let warning = || {
+        let clients = limit - least;
+        format!("only {limit} file descriptors are allowed: about {clients} clients can connect; {cure}")
+    };
+    Ok((limit < wanted).then(warning))
+}
+
+/// The soft limit of a line of /proc/self/limits; `None` for "unlimited".
+fn limit(limits: &str, name: &str) -> Option<u64> {
+    let line = limits.lines().find_map(|line| line.strip_prefix(name))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptors_are_judged() {
+        let text = "Limit   Soft Limit  Hard Limit  Units\nMax open files            1024   524288   files\n";
+        assert_eq!(limit(text, "Max open files"), Some(1024));
+        assert_eq!(limit("Max open files  unlimited unlimited files", "Max open files"), None);
+        assert!(judge(300, 10, 1).unwrap_err().cure.contains("ulimit -n"));
+        assert!(judge(1024, 10_000, 2).unwrap().unwrap().contains("about 640 clients"));
+        assert_eq!(judge(100_000, 10_000, 2), Ok(None));
+    }
+}
