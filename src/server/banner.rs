@@ -83,7 +83,9 @@ mod tests {
     #[test]
     fn it_says_where_and_what_next() {
         let text = banner(&started("127.0.0.1:7100"), "ringctl");
-        for words in ["127.0.0.1:7100", "/data", "budget of 3 GiB", "1.5 GiB for each", "\n  ringctl topic create"] {
+        for words in
+            ["127.0.0.1:7100", "/data", "budget of 3 GiB", "1.5 GiB for each", "\n  ringctl topic create"]
+        {
             assert!(text.contains(words), "{words}: {text}");
         }
         assert!(!text.contains("--broker"));

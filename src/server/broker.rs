@@ -233,7 +233,8 @@ fn journal_count(shards: usize, before: usize, space: Space, config: &Config) ->
 }
 
 fn segment_bytes(config: &Config, journals: u64, space: Space) -> u64 {
-    let share = (space.total / SEGMENT_SHARE).min(space.total / JOURNALS_SHARE / SEGMENTS_PER_JOURNAL / journals);
+    let share =
+        (space.total / SEGMENT_SHARE).min(space.total / JOURNALS_SHARE / SEGMENTS_PER_JOURNAL / journals);
     match config.segment_bytes {
         Some(wanted) => {
             let most = crate::base::align::align_down(space.total / SEGMENT_SHARE).max(SEGMENT_BYTES_MIN);
@@ -272,7 +273,8 @@ async fn start_shards(
     });
     let recovered = recovered.await?;
     control.rt.step("broker.shards_ready");
-    let completed = incomplete(control).into_iter().map(|id| control.coordinator.complete_journal(id)).collect();
+    let completed =
+        incomplete(control).into_iter().map(|id| control.coordinator.complete_journal(id)).collect();
     if let Err(failure) = control.commit(completed).await {
         return Err(Err(StartError::new(failure.text, "check the disk, then start the broker again")));
     }

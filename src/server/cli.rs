@@ -48,7 +48,9 @@ fn examples_and_keys() -> String {
     for (key, meaning) in KEYS {
         text.push_str(&format!("  {key:<32} {meaning}\n"));
     }
-    text.push_str("\nKeys of topics; set here, they are the default of every topic that does not set them:\n");
+    text.push_str(
+        "\nKeys of topics; set here, they are the default of every topic that does not set them:\n",
+    );
     for key in topic_config::KEYS {
         text.push_str(&format!("  {key}\n"));
     }
@@ -61,7 +63,10 @@ impl Cli {
         let mut config = Config::default();
         if let Some(path) = self.config {
             let text = std::fs::read_to_string(&path).map_err(|error| {
-                StartError::new(format!("{}: {error}", path.display()), "name a readable file with --config FILE")
+                StartError::new(
+                    format!("{}: {error}", path.display()),
+                    "name a readable file with --config FILE",
+                )
             })?;
             config.read_toml(&text).map_err(|error| {
                 let what = format!("{}: {error}", path.display());
@@ -71,10 +76,15 @@ impl Cli {
         for pair in &self.set {
             let Some((key, value)) = pair.split_once('=') else {
                 let what = format!("--set {pair}: there is no '='");
-                return Err(StartError::new(what, "write --set KEY=VALUE, for instance --set retention.ms=86400000"));
+                return Err(StartError::new(
+                    what,
+                    "write --set KEY=VALUE, for instance --set retention.ms=86400000",
+                ));
             };
             let set = config.set(key.trim(), value.trim());
-            set.map_err(|error| StartError::new(format!("--set: {error}"), "`ringlog --help` lists all keys"))?;
+            set.map_err(|error| {
+                StartError::new(format!("--set: {error}"), "`ringlog --help` lists all keys")
+            })?;
         }
         config.data = self.data.unwrap_or(config.data);
         config.listen = self.listen.unwrap_or(config.listen);

@@ -171,7 +171,9 @@ fn number(key: &str, value: &str, least: u64, most: u64) -> Result<u64, ConfigEr
     match number {
         Some(number) if (least..=most).contains(&number) => Ok(number),
         Some(_) => Err(bad(key, value, &format!("{least} to {most}"))),
-        None if key.ends_with("bytes") => Err(bad(key, value, "a number of bytes, such as 268435456 or 256MiB")),
+        None if key.ends_with("bytes") => {
+            Err(bad(key, value, "a number of bytes, such as 268435456 or 256MiB"))
+        }
         None => Err(bad(key, value, "a whole number")),
     }
 }

@@ -226,9 +226,7 @@ impl Control {
         for shard in &self.shards {
             shard.send(ToShard::Records { sequence, records: records.clone() });
         }
-        let applied = move |message: &ToControl| {
-            matches!(message, ToControl::Applied { sequence: applied, .. } if *applied == sequence)
-        };
+        let applied = move |message: &ToControl| matches!(message, ToControl::Applied { sequence: applied, .. } if *applied == sequence);
         if let Err(ending) = self.gather(applied, |_| ()).await {
             // Durable all the same: the answer is true, and the loop ends next.
             self.ending = Some(ending);

@@ -54,12 +54,16 @@ pub fn executor(error: &io::Error, io_uring_disabled: Option<&str>) -> StartErro
              `--security-opt seccomp=unconfined`, or with a profile that allows io_uring_setup, \
              io_uring_enter and io_uring_register"
         }
-        Some(ENOSYS) => "this kernel has no io_uring: Ringlog needs Linux 5.15 or newer, built with CONFIG_IO_URING",
+        Some(ENOSYS) => {
+            "this kernel has no io_uring: Ringlog needs Linux 5.15 or newer, built with CONFIG_IO_URING"
+        }
         Some(ENOMEM) => {
             "the limit of locked memory is too small: raise it with `ulimit -l unlimited` (systemd: LimitMEMLOCK=infinity; \
              Docker: --ulimit memlock=-1)"
         }
-        Some(EMFILE) => "too few file descriptors: raise the limit with `ulimit -n 65536` (systemd: LimitNOFILE=65536)",
+        Some(EMFILE) => {
+            "too few file descriptors: raise the limit with `ulimit -n 65536` (systemd: LimitNOFILE=65536)"
+        }
         _ => "check that this kernel and container allow io_uring (`--shards 1` needs the least)",
     };
     StartError::new(what, cure)
@@ -80,8 +84,12 @@ pub fn storage(path: &Path, error: &io::Error) -> StartError {
             "free some space on that filesystem, or choose another with --data DIR; a broker that already ran there \
              needs no new space to start"
         }
-        (io::ErrorKind::ReadOnlyFilesystem, _) => "mount it writable, or choose another place with --data DIR",
-        (_, Some(EMFILE)) => "raise the limit of open files with `ulimit -n 65536` (systemd: LimitNOFILE=65536)",
+        (io::ErrorKind::ReadOnlyFilesystem, _) => {
+            "mount it writable, or choose another place with --data DIR"
+        }
+        (_, Some(EMFILE)) => {
+            "raise the limit of open files with `ulimit -n 65536` (systemd: LimitNOFILE=65536)"
+        }
         _ => "check the folder and its disk (`dmesg` names disk errors), or choose another with --data DIR",
     };
     StartError::new(what, cure)

@@ -33,7 +33,10 @@ pub(super) async fn open(rt: &Rt, data: &Folder, journal_folders: usize) -> Resu
         Ok((log, raw, damages)) => {
             let image = restore(&path, &raw)?;
             let text = |damage: &crate::twinlog::Damage| {
-                format!("{} byte {}: a copy of {} was damaged and repaired", damage.file, damage.position, damage.what)
+                format!(
+                    "{} byte {}: a copy of {} was damaged and repaired",
+                    damage.file, damage.position, damage.what
+                )
             };
             Ok(Metadata { log, image, repaired: damages.iter().map(text).collect() })
         }
@@ -119,7 +122,12 @@ impl Metadata {
 
     /// Makes sure that `adding` bytes of records fit, before they are decided. `StorageFull` leaves
     /// everything as it was.
-    pub(super) async fn make_room(rt: &Rt, log: &mut TwinLog, image: &Image, adding: usize) -> io::Result<()> {
+    pub(super) async fn make_room(
+        rt: &Rt,
+        log: &mut TwinLog,
+        image: &Image,
+        adding: usize,
+    ) -> io::Result<()> {
         if !log.needs_snapshot(adding) {
             return Ok(());
         }

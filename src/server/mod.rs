@@ -39,8 +39,8 @@ pub fn run() -> ExitCode {
 
 /// Serves until a signal asks for the end.
 fn start(config: Config) -> Result<(), StartError> {
-    let signals = rt::signals()
-        .map_err(|error| StartError::new(format!("signals cannot be received: {error}"), ""))?;
+    let signals =
+        rt::signals().map_err(|error| StartError::new(format!("signals cannot be received: {error}"), ""))?;
     let world = World::real();
     let shards = config.shards.unwrap_or(world.cpus().len() as u32);
     let warning = checks::descriptors(&config, shards)?;

@@ -86,7 +86,9 @@ pub enum ToControl {
         text: String,
     },
     /// Connections are accepted from now on; the answer to `Serve` (the other one is `Failed`).
-    Listening { shard: u32 },
+    Listening {
+        shard: u32,
+    },
     /// No file of this shard holds runs of the deleted topic.
     Dropped {
         shard: u32,
@@ -95,6 +97,8 @@ pub enum ToControl {
     Stopped {
         shard: u32,
     },
+    /// From outside: stop the broker.
+    Stop,
 }
 
 /// What recovery found, for the start banner.

@@ -101,12 +101,13 @@ pub async fn run(
             }
             ToShard::Answer { id, result } => shard.answer(id, result),
             ToShard::Connection(handover) => shard.adopt(handover),
-            ToShard::Serve => {
-                if let Err(error) = shard.listen(listen).await {
+            ToShard::Serve => match shard.listen(listen).await {
+                Ok(()) => control.send(ToControl::Listening { shard: index }),
+                Err(error) => {
                     let text = format!("cannot listen on {listen}: {error}");
                     control.send(ToControl::Failed { shard: index, text });
                 }
-            }
+            },
             ToShard::Stop => break,
         }
     }
