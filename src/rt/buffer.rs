@@ -82,7 +82,7 @@ impl BufMut {
     }
 
     /// Freezes the first `bytes`: what a read at the end of a file found.
-    #[cfg(feature = "simx")]
+    #[cfg(feature = "sim")]
     pub(super) fn freeze_short(self, bytes: usize) -> Buf {
         let mut buf = self.freeze();
         Rc::get_mut(&mut buf.0).expect("just frozen").bytes = bytes;

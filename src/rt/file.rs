@@ -10,7 +10,7 @@ use std::rc::Rc;
 
 use super::buffer::Buf;
 use super::real;
-#[cfg(feature = "simx")]
+#[cfg(feature = "sim")]
 use super::sim;
 use crate::base::align::is_aligned;
 
@@ -44,7 +44,7 @@ pub struct Folder(pub(super) FolderKind);
 #[derive(Clone)]
 pub(super) enum FolderKind {
     Real(Rc<real::Folder>),
-    #[cfg(feature = "simx")]
+    #[cfg(feature = "sim")]
     Sim(sim::Folder),
 }
 
@@ -54,7 +54,7 @@ pub struct Lock(#[allow(dead_code, reason = "held for its drop")] pub(super) Loc
 #[allow(dead_code, reason = "held for its drop")]
 pub(super) enum LockKind {
     Real(real::Lock),
-    #[cfg(feature = "simx")]
+    #[cfg(feature = "sim")]
     Sim(sim::Lock),
 }
 
@@ -62,7 +62,7 @@ macro_rules! dispatch {
     ($self:ident, $kind:ident, $inner:ident => $body:expr) => {
         match &$self.0 {
             $kind::Real($inner) => $body,
-            #[cfg(feature = "simx")]
+            #[cfg(feature = "sim")]
             $kind::Sim($inner) => $body,
         }
     };
@@ -79,8 +79,10 @@ impl Folder {
             FolderKind::Real(folder) => {
                 Ok(File(FileKind::Real(Rc::new(folder.open_file(name, access).await?))))
             }
-            #[cfg(feature = "simx")]
-            FolderKind::Sim(folder) => Ok(File(FileKind::Sim(Rc::new(folder.open_file(name, access).await?)))),
+            #[cfg(feature = "sim")]
+            FolderKind::Sim(folder) => {
+                Ok(File(FileKind::Sim(Rc::new(folder.open_file(name, access).await?))))
+            }
         }
     }
 
@@ -92,8 +94,10 @@ impl Folder {
             FolderKind::Real(folder) => {
                 Ok(File(FileKind::Real(Rc::new(folder.create_file(name, bytes).await?))))
             }
-            #[cfg(feature = "simx")]
-            FolderKind::Sim(folder) => Ok(File(FileKind::Sim(Rc::new(folder.create_file(name, bytes).await?)))),
+            #[cfg(feature = "sim")]
+            FolderKind::Sim(folder) => {
+                Ok(File(FileKind::Sim(Rc::new(folder.create_file(name, bytes).await?))))
+            }
         }
     }
 
@@ -120,7 +124,7 @@ impl Folder {
     pub async fn folder(&self, name: &str) -> io::Result<Folder> {
         match &self.0 {
             FolderKind::Real(folder) => Ok(Folder(FolderKind::Real(Rc::new(folder.folder(name).await?)))),
-            #[cfg(feature = "simx")]
+            #[cfg(feature = "sim")]
             FolderKind::Sim(folder) => Ok(Folder(FolderKind::Sim(folder.folder(name).await?))),
         }
     }
@@ -131,7 +135,7 @@ impl Folder {
             FolderKind::Real(folder) => {
                 Ok(Folder(FolderKind::Real(Rc::new(folder.create_folder(name).await?))))
             }
-            #[cfg(feature = "simx")]
+            #[cfg(feature = "sim")]
             FolderKind::Sim(folder) => Ok(Folder(FolderKind::Sim(folder.create_folder(name).await?))),
         }
     }
@@ -144,7 +148,7 @@ impl Folder {
     pub async fn lock(&self, name: &str) -> io::Result<Option<Lock>> {
         match &self.0 {
             FolderKind::Real(folder) => Ok(folder.lock(name).await?.map(|lock| Lock(LockKind::Real(lock)))),
-            #[cfg(feature = "simx")]
+            #[cfg(feature = "sim")]
             FolderKind::Sim(folder) => Ok(folder.lock(name).await?.map(|lock| Lock(LockKind::Sim(lock)))),
         }
     }
@@ -156,7 +160,7 @@ pub struct File(pub(super) FileKind);
 #[derive(Clone)]
 pub(super) enum FileKind {
     Real(Rc<real::File>),
-    #[cfg(feature = "simx")]
+    #[cfg(feature = "sim")]
     Sim(Rc<sim::File>),
 }
 
@@ -178,7 +182,7 @@ impl File {
         dispatch!(self, FileKind, file => file.flush().await)
     }
 
-    /// Writes the whole buffer and returns once it is durable. Calls in flight together share flushes.
+    /// Writes the whole buffer and returns once it is durable.
     pub async fn write_durable(&self, buf: Buf, position: u64) -> io::Result<()> {
         assert!(is_aligned(position) && is_aligned(buf.len() as u64), "direct writes are aligned");
         dispatch!(self, FileKind, file => file.write_durable(buf, position).await)
@@ -198,7 +202,7 @@ impl File {
         dispatch!(self, FileKind, file => file.truncate(bytes).await)
     }
 
-    /// Takes the exclusive lock of this descriptor. True proves that no earlier process still has
+    /// Locks the file for writing. True proves that no earlier process still has
     /// a write in flight, because the kernel keeps a dead process's descriptor until then.
     pub async fn lock(&self) -> io::Result<bool> {
         dispatch!(self, FileKind, file => file.lock())
@@ -211,7 +215,7 @@ impl File {
                 Ok(file) => file.close().await,
                 Err(_) => Ok(()),
             },
-            #[cfg(feature = "simx")]
+            #[cfg(feature = "sim")]
             FileKind::Sim(_) => Ok(()),
         }
     }

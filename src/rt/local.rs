@@ -120,15 +120,15 @@ pub async fn join2<A, B>(a: impl Future<Output = A>, b: impl Future<Output = B>)
     let (mut a, mut b) = (pin!(a), pin!(b));
     let (mut done_a, mut done_b) = (None, None);
     poll_fn(|cx| {
-        if done_a.is_none() {
-            if let Poll::Ready(value) = a.as_mut().poll(cx) {
-                done_a = Some(value);
-            }
+        if done_a.is_none()
+            && let Poll::Ready(value) = a.as_mut().poll(cx)
+        {
+            done_a = Some(value);
         }
-        if done_b.is_none() {
-            if let Poll::Ready(value) = b.as_mut().poll(cx) {
-                done_b = Some(value);
-            }
+        if done_b.is_none()
+            && let Poll::Ready(value) = b.as_mut().poll(cx)
+        {
+            done_b = Some(value);
         }
         if done_a.is_some() && done_b.is_some() { Poll::Ready(()) } else { Poll::Pending }
     })

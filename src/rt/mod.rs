@@ -6,8 +6,6 @@
 //! Nothing above this module reads a clock, draws a random number, or opens a file or a socket;
 //! no type of glommio leaves it.
 
-#![allow(unexpected_cfgs)]
-
 mod buffer;
 mod file;
 pub mod local;
@@ -15,8 +13,10 @@ pub mod mesh;
 mod net;
 mod random;
 mod real;
-#[cfg(feature = "simx")]
+#[cfg(feature = "sim")]
 pub mod sim;
+#[cfg(test)]
+mod tests;
 mod time;
 
 use std::future::Future;
@@ -27,10 +27,10 @@ use std::rc::Rc;
 use std::time::Duration;
 
 pub use buffer::{Buf, BufMut};
-pub use file::{Access, Entry, File, Folder, Lock, Space};
 use file::FolderKind;
-use net::{HandoverKind, ListenerKind, StreamKind};
+pub use file::{Access, Entry, File, Folder, Lock, Space};
 pub use net::{Handover, Listener, Stream};
+use net::{HandoverKind, ListenerKind, StreamKind};
 pub use random::Random;
 pub use time::Instant;
 
@@ -41,7 +41,7 @@ pub struct World(WorldKind);
 #[derive(Clone)]
 enum WorldKind {
     Real(real::World),
-    #[cfg(feature = "simx")]
+    #[cfg(feature = "sim")]
     Sim(sim::World),
 }
 
@@ -51,8 +51,8 @@ impl World {
         World(WorldKind::Real(real::World::new()))
     }
 
-    #[cfg(feature = "simx")]
-    pub(crate) fn sim(world: sim::World) -> World {
+    #[cfg(feature = "sim")]
+    fn sim(world: sim::World) -> World {
         World(WorldKind::Sim(world))
     }
 
@@ -68,7 +68,7 @@ impl World {
                 let joiner = world.executor(name, cpu, move |rt| main(Rt(RtKind::Real(rt))))?;
                 Ok(Joiner(JoinerKind::Real(joiner)))
             }
-            #[cfg(feature = "simx")]
+            #[cfg(feature = "sim")]
             WorldKind::Sim(world) => {
                 let joiner = world.executor(name, move |rt| main(Rt(RtKind::Sim(rt))));
                 Ok(Joiner(JoinerKind::Sim(joiner)))
@@ -80,7 +80,7 @@ impl World {
     pub fn cpus(&self) -> Vec<usize> {
         match &self.0 {
             WorldKind::Real(_) => real::system::cpus(),
-            #[cfg(feature = "simx")]
+            #[cfg(feature = "sim")]
             WorldKind::Sim(world) => world.cpus(),
         }
     }
@@ -89,7 +89,7 @@ impl World {
     pub fn memory(&self) -> u64 {
         match &self.0 {
             WorldKind::Real(_) => real::system::memory(),
-            #[cfg(feature = "simx")]
+            #[cfg(feature = "sim")]
             WorldKind::Sim(world) => world.memory(),
         }
     }
@@ -99,7 +99,7 @@ impl World {
     pub fn check_port(&self, address: SocketAddr) -> io::Result<()> {
         match &self.0 {
             WorldKind::Real(_) => real::check_port(address),
-            #[cfg(feature = "simx")]
+            #[cfg(feature = "sim")]
             WorldKind::Sim(world) => world.check_port(address),
         }
     }
@@ -116,7 +116,7 @@ pub struct Joiner(JoinerKind);
 
 enum JoinerKind {
     Real(real::Joiner),
-    #[cfg(feature = "simx")]
+    #[cfg(feature = "sim")]
     Sim(sim::Joiner),
 }
 
@@ -124,7 +124,7 @@ impl Joiner {
     pub async fn join(self) {
         match self.0 {
             JoinerKind::Real(joiner) => joiner.join().await,
-            #[cfg(feature = "simx")]
+            #[cfg(feature = "sim")]
             JoinerKind::Sim(joiner) => joiner.join().await,
         }
     }
@@ -133,7 +133,7 @@ impl Joiner {
     pub fn join_blocking(self) {
         match self.0 {
             JoinerKind::Real(joiner) => joiner.join_blocking(),
-            #[cfg(feature = "simx")]
+            #[cfg(feature = "sim")]
             JoinerKind::Sim(_) => unreachable!("the simulated world has one thread"),
         }
     }
@@ -162,7 +162,7 @@ pub struct Rt(RtKind);
 #[derive(Clone)]
 enum RtKind {
     Real(Rc<real::Executor>),
-    #[cfg(feature = "simx")]
+    #[cfg(feature = "sim")]
     Sim(sim::Process),
 }
 
@@ -170,7 +170,7 @@ macro_rules! dispatch {
     ($self:ident, $inner:ident => $body:expr) => {
         match &$self.0 {
             RtKind::Real($inner) => $body,
-            #[cfg(feature = "simx")]
+            #[cfg(feature = "sim")]
             RtKind::Sim($inner) => $body,
         }
     };
@@ -229,7 +229,7 @@ impl Rt {
     pub async fn folder(&self, path: &Path) -> io::Result<Folder> {
         match &self.0 {
             RtKind::Real(rt) => Ok(Folder(FolderKind::Real(Rc::new(real::Folder::at(rt, path).await?)))),
-            #[cfg(feature = "simx")]
+            #[cfg(feature = "sim")]
             RtKind::Sim(rt) => Ok(Folder(FolderKind::Sim(rt.folder(path).await?))),
         }
     }
@@ -237,10 +237,8 @@ impl Rt {
     /// A folder, made durably with its missing parents.
     pub async fn create_folder(&self, path: &Path) -> io::Result<Folder> {
         match &self.0 {
-            RtKind::Real(rt) => {
-                Ok(Folder(FolderKind::Real(Rc::new(real::Folder::create(rt, path).await?))))
-            }
-            #[cfg(feature = "simx")]
+            RtKind::Real(rt) => Ok(Folder(FolderKind::Real(Rc::new(real::Folder::create(rt, path).await?)))),
+            #[cfg(feature = "sim")]
             RtKind::Sim(rt) => Ok(Folder(FolderKind::Sim(rt.create_folder(path).await?))),
         }
     }
@@ -249,7 +247,7 @@ impl Rt {
     pub async fn listen(&self, address: SocketAddr) -> io::Result<Listener> {
         match &self.0 {
             RtKind::Real(_) => Ok(Listener(ListenerKind::Real(real::Listener::bind(address)?))),
-            #[cfg(feature = "simx")]
+            #[cfg(feature = "sim")]
             RtKind::Sim(rt) => Ok(Listener(ListenerKind::Sim(rt.listen(address)?))),
         }
     }
@@ -257,7 +255,7 @@ impl Rt {
     pub async fn connect(&self, address: SocketAddr) -> io::Result<Stream> {
         match &self.0 {
             RtKind::Real(_) => Ok(Stream(StreamKind::Real(Rc::new(real::Stream::connect(address).await?)))),
-            #[cfg(feature = "simx")]
+            #[cfg(feature = "sim")]
             RtKind::Sim(rt) => Ok(Stream(StreamKind::Sim(Rc::new(rt.connect(address).await?)))),
         }
     }
@@ -268,11 +266,11 @@ impl Rt {
             (RtKind::Real(_), HandoverKind::Real(socket)) => {
                 Ok(Stream(StreamKind::Real(Rc::new(real::Stream::adopt(socket)))))
             }
-            #[cfg(feature = "simx")]
+            #[cfg(feature = "sim")]
             (RtKind::Sim(rt), HandoverKind::Sim(socket)) => {
                 Ok(Stream(StreamKind::Sim(Rc::new(rt.adopt(socket)))))
             }
-            #[cfg(feature = "simx")]
+            #[cfg(feature = "sim")]
             _ => unreachable!("a socket does not change worlds"),
         }
     }

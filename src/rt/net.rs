@@ -7,14 +7,14 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use super::real;
-#[cfg(feature = "simx")]
+#[cfg(feature = "sim")]
 use super::sim;
 
 pub struct Listener(pub(super) ListenerKind);
 
 pub(super) enum ListenerKind {
     Real(real::Listener),
-    #[cfg(feature = "simx")]
+    #[cfg(feature = "sim")]
     Sim(sim::Listener),
 }
 
@@ -22,10 +22,8 @@ impl Listener {
     /// The next connection. An error (out of descriptors) concerns that one only: wait a little, go on.
     pub async fn accept(&self) -> io::Result<Stream> {
         match &self.0 {
-            ListenerKind::Real(listener) => {
-                Ok(Stream(StreamKind::Real(Rc::new(listener.accept().await?))))
-            }
-            #[cfg(feature = "simx")]
+            ListenerKind::Real(listener) => Ok(Stream(StreamKind::Real(Rc::new(listener.accept().await?)))),
+            #[cfg(feature = "sim")]
             ListenerKind::Sim(listener) => Ok(Stream(StreamKind::Sim(Rc::new(listener.accept().await?)))),
         }
     }
@@ -34,7 +32,7 @@ impl Listener {
     pub fn local(&self) -> SocketAddr {
         match &self.0 {
             ListenerKind::Real(listener) => listener.local(),
-            #[cfg(feature = "simx")]
+            #[cfg(feature = "sim")]
             ListenerKind::Sim(listener) => listener.local(),
         }
     }
@@ -47,7 +45,7 @@ pub struct Stream(pub(super) StreamKind);
 #[derive(Clone)]
 pub(super) enum StreamKind {
     Real(Rc<real::Stream>),
-    #[cfg(feature = "simx")]
+    #[cfg(feature = "sim")]
     Sim(Rc<sim::Stream>),
 }
 
@@ -57,7 +55,7 @@ impl Stream {
         assert!(!into.is_empty(), "an empty read cannot be told from the end of the stream");
         match &self.0 {
             StreamKind::Real(stream) => stream.read(into).await,
-            #[cfg(feature = "simx")]
+            #[cfg(feature = "sim")]
             StreamKind::Sim(stream) => stream.read(into).await,
         }
     }
@@ -66,7 +64,7 @@ impl Stream {
     pub async fn write_all_vectored(&self, slices: &[&[u8]]) -> io::Result<()> {
         match &self.0 {
             StreamKind::Real(stream) => stream.write_all_vectored(slices).await,
-            #[cfg(feature = "simx")]
+            #[cfg(feature = "sim")]
             StreamKind::Sim(stream) => stream.write_all_vectored(slices).await,
         }
     }
@@ -75,7 +73,7 @@ impl Stream {
     pub fn shutdown(&self) {
         match &self.0 {
             StreamKind::Real(stream) => stream.shutdown(),
-            #[cfg(feature = "simx")]
+            #[cfg(feature = "sim")]
             StreamKind::Sim(stream) => stream.shutdown(),
         }
     }
@@ -83,7 +81,7 @@ impl Stream {
     pub fn peer(&self) -> SocketAddr {
         match &self.0 {
             StreamKind::Real(stream) => stream.peer(),
-            #[cfg(feature = "simx")]
+            #[cfg(feature = "sim")]
             StreamKind::Sim(stream) => stream.peer(),
         }
     }
@@ -95,7 +93,7 @@ impl Stream {
             StreamKind::Real(stream) => {
                 HandoverKind::Real(Rc::try_unwrap(stream).map_err(|_| held())?.hand_over()?)
             }
-            #[cfg(feature = "simx")]
+            #[cfg(feature = "sim")]
             StreamKind::Sim(stream) => {
                 HandoverKind::Sim(Rc::try_unwrap(stream).map_err(|_| held())?.hand_over())
             }
@@ -113,6 +111,6 @@ pub struct Handover {
 
 pub(super) enum HandoverKind {
     Real(real::Socket),
-    #[cfg(feature = "simx")]
+    #[cfg(feature = "sim")]
     Sim(sim::Socket),
 }

@@ -13,8 +13,7 @@ use std::rc::Rc;
 use glommio::io::OpenOptions;
 
 use super::executor::Executor;
-use super::file::{File, lock_result};
-use super::plain;
+use super::file::{File, flock};
 use crate::rt::file::{Access, Entry, Space, check_name};
 
 pub(in crate::rt) struct Folder {
@@ -48,14 +47,14 @@ impl Folder {
         let path = self.path.join(check_name(name)?);
         let mut options = OpenOptions::new();
         options.read(true).write(access == Access::Write);
-        Ok(File::new(options.dma_open(&path).await.map_err(plain)?))
+        File::open(&path, &options, access == Access::Write).await
     }
 
     pub(in crate::rt) async fn create_file(&self, name: &str, bytes: u64) -> io::Result<File> {
         let path = self.path.join(check_name(name)?);
         let mut options = OpenOptions::new();
         options.read(true).write(true).create_new(true);
-        let file = File::new(options.dma_open(&path).await.map_err(plain)?);
+        let file = File::open(&path, &options, true).await?;
         if bytes > 0
             && let Err(error) = file.allocate(bytes).await
         {
@@ -187,7 +186,5 @@ fn space(path: &CString) -> io::Result<Space> {
 #[allow(clippy::disallowed_types, reason = "this is the door")]
 fn lock_file(path: &Path) -> io::Result<Option<Lock>> {
     let file = fs::OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
-    // SAFETY: the descriptor is open while `file` lives.
-    let locked = lock_result(unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) })?;
-    Ok(locked.then_some(Lock(file)))
+    Ok(flock(file.as_raw_fd(), libc::LOCK_EX)?.then_some(Lock(file)))
 }

@@ -76,9 +76,8 @@ impl Helpers {
             queue.threads += 1;
             let helpers = self.clone();
             let name = format!("helper-{}", queue.threads);
-            let started = std::thread::Builder::new()
-                .name(name)
-                .spawn(move || run_or_abort(|| helpers.serve()));
+            let started =
+                std::thread::Builder::new().name(name).spawn(move || run_or_abort(|| helpers.serve()));
             if started.is_err() {
                 queue.threads -= 1;
                 assert!(queue.threads > 0, "the system refuses the first helper thread");

@@ -139,4 +139,3 @@ impl Stream {
         usize::try_from(sent).map_err(|_| io::Error::last_os_error())
     }
 }
-
