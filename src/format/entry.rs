@@ -20,8 +20,6 @@ use crate::model::{Offset, PartitionId, Position, TopicId};
 
 pub const BYTES: usize = 88;
 pub const VERSION: u8 = 1;
-/// Flag of a `lost` entry: an operator accepted the loss, readers skip the range.
-pub const FLAG_ACCEPTED: u16 = 1;
 const CRC_AT: usize = 80;
 const CHECK_AT: usize = 84;
 
@@ -38,7 +36,7 @@ pub enum EntryKind {
     Epoch = 4,
     /// Payload: producer ids (u64 each) whose state is forgotten.
     Forget = 5,
-    /// Offsets `first..=last` were damaged when a rewrite, or an operator, came to them.
+    /// Offsets `first..=last` were damaged when a rewrite came to them.
     Lost = 6,
     // 7 (close) and 8 (open) are reserved for moving a partition between lanes.
 }

@@ -22,7 +22,6 @@ pub const RUN_BYTES: usize = 40;
 pub const BLOCK_BYTES: usize = 16;
 pub const HEAD_BYTES: usize = 16;
 const FLAG_LOST: u32 = 1;
-const FLAG_ACCEPTED: u32 = 2;
 
 /// One run, or one lost range, of a partition in a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,10 +35,8 @@ pub struct RunRef {
     pub address: u32,
     /// Payload bytes.
     pub length: u32,
-    /// The payload is gone: reads in this range answer CORRUPT_MESSAGE ...
+    /// The payload is gone: reads in this range answer CORRUPT_MESSAGE.
     pub lost: bool,
-    /// ... unless an operator accepted the loss: then they skip it.
-    pub accepted: bool,
 }
 
 impl RunRef {
@@ -52,7 +49,6 @@ impl RunRef {
             address,
             length: entry.length,
             lost: entry.kind == EntryKind::Lost,
-            accepted: entry.flags & entry::FLAG_ACCEPTED != 0,
         }
     }
 
@@ -151,7 +147,7 @@ impl SegmentIndex {
             out.extend_from_slice(&row.run_count.to_le_bytes());
         }
         for run in &self.runs {
-            let flags = u32::from(run.lost) * FLAG_LOST | u32::from(run.accepted) * FLAG_ACCEPTED;
+            let flags = u32::from(run.lost) * FLAG_LOST;
             out.extend_from_slice(&run.first_offset.to_le_bytes());
             out.extend_from_slice(&run.max_timestamp.to_le_bytes());
             out.extend_from_slice(&run.retention_time.to_le_bytes());
@@ -226,8 +222,8 @@ fn decode_run(r: &mut Reader<'_>) -> Result<RunRef, DecodeError> {
     if first_offset < 0 || first_offset.checked_add(records.into()).is_none() {
         return Err(r.error("run offset"));
     }
-    let (lost, accepted) = (flags & FLAG_LOST != 0, flags & FLAG_ACCEPTED != 0);
-    Ok(RunRef { first_offset, max_timestamp, retention_time, records, address, length, lost, accepted })
+    let lost = flags & FLAG_LOST != 0;
+    Ok(RunRef { first_offset, max_timestamp, retention_time, records, address, length, lost })
 }
 
 #[cfg(test)]
@@ -245,7 +241,6 @@ mod tests {
             address: 4096,
             length: 300,
             lost: first_offset == 20,
-            accepted: false,
         };
         let (a, b) = ([run(0), run(10)], [run(20)]);
         let blocks = vec![BlockRef { lane: LaneId(1), address: 64, position: 9 }];

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use super::frame::Address;
 use crate::base::{DecodeError, Reader};
-use crate::model::JournalId;
+use crate::model::{JournalId, Offset, PartitionId, TopicId};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -36,7 +36,9 @@ pub enum Record {
     /// 7: a checkpoint is durable.
     Checkpoint { generation: u64, replay: u64 },
     /// 8: an operator accepted that what lies between is lost; recovery passes it over.
-    Accepted { from: Address, to: Address },
+    AcceptedFrames { from: Address, to: Address },
+    /// 9: an operator accepted that these offsets (inclusive) are lost; readers skip them.
+    AcceptedRange { id: PartitionId, first: Offset, last: Offset },
 }
 
 impl Record {
@@ -78,12 +80,19 @@ impl Record {
                 out.extend_from_slice(&generation.to_le_bytes());
                 out.extend_from_slice(&replay.to_le_bytes());
             }
-            Record::Accepted { from, to } => {
+            Record::AcceptedFrames { from, to } => {
                 out.push(8);
                 for address in [from, to] {
                     out.extend_from_slice(&address.segment.to_le_bytes());
                     out.extend_from_slice(&address.byte.to_le_bytes());
                 }
+            }
+            Record::AcceptedRange { id, first, last } => {
+                out.push(9);
+                out.extend_from_slice(&id.topic.0.to_le_bytes());
+                out.extend_from_slice(&id.partition.to_le_bytes());
+                out.extend_from_slice(&first.to_le_bytes());
+                out.extend_from_slice(&last.to_le_bytes());
             }
         }
         out
@@ -112,7 +121,12 @@ impl Record {
             5 => Record::Sealed { number: r.u64("file number")?, footer: r.u32("footer address")? },
             6 => Record::Remove { number: r.u64("file number")? },
             7 => Record::Checkpoint { generation: r.u64("generation")?, replay: r.u64("replay segment")? },
-            8 => Record::Accepted { from: address(&mut r)?, to: address(&mut r)? },
+            8 => Record::AcceptedFrames { from: address(&mut r)?, to: address(&mut r)? },
+            9 => Record::AcceptedRange {
+                id: PartitionId { topic: TopicId(r.u128("topic id")?), partition: r.u32("partition")? },
+                first: r.i64("first offset")?,
+                last: r.i64("last offset")?,
+            },
             _ => return Err(r.error("manifest kind")),
         };
         r.finish("manifest record")?;
@@ -144,7 +158,9 @@ pub struct Manifest {
     pub next_number: u64,
     /// Newest first; at most two.
     pub checkpoints: Vec<(u64, u64)>,
-    pub accepted: Vec<(Address, Address)>,
+    pub accepted_frames: Vec<(Address, Address)>,
+    /// Inclusive ranges of lost offsets that readers skip.
+    pub accepted_ranges: BTreeMap<PartitionId, Vec<(Offset, Offset)>>,
 }
 
 impl Manifest {
@@ -179,13 +195,16 @@ impl Manifest {
             Record::Remove { number } => {
                 self.files.remove(number);
                 self.next_number = self.next_number.max(number.saturating_add(1));
-                self.accepted.retain(|(from, _)| from.segment != *number);
+                self.accepted_frames.retain(|(from, _)| from.segment != *number);
             }
             Record::Checkpoint { generation, replay } => {
                 self.checkpoints.insert(0, (*generation, *replay));
                 self.checkpoints.truncate(2);
             }
-            Record::Accepted { from, to } => self.accepted.push((*from, *to)),
+            Record::AcceptedFrames { from, to } => self.accepted_frames.push((*from, *to)),
+            Record::AcceptedRange { id, first, last } => {
+                self.accepted_ranges.entry(*id).or_default().push((*first, *last));
+            }
         }
         Ok(())
     }
@@ -212,7 +231,10 @@ impl Manifest {
         for &(generation, replay) in self.checkpoints.iter().rev() {
             out.push(Record::Checkpoint { generation, replay });
         }
-        out.extend(self.accepted.iter().map(|&(from, to)| Record::Accepted { from, to }));
+        out.extend(self.accepted_frames.iter().map(|&(from, to)| Record::AcceptedFrames { from, to }));
+        for (&id, ranges) in &self.accepted_ranges {
+            out.extend(ranges.iter().map(|&(first, last)| Record::AcceptedRange { id, first, last }));
+        }
         out
     }
 }
@@ -235,6 +257,7 @@ mod tests {
             Record::Remove { number: 2 },
             Record::Checkpoint { generation: 1, replay: 0 },
             Record::Checkpoint { generation: 2, replay: 1 },
+            Record::AcceptedRange { id: PartitionId::default(), first: 3, last: 9 },
         ];
         let mut manifest = Manifest::default();
         for record in &records {

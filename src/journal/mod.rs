@@ -23,7 +23,7 @@ mod segment;
 
 pub use append::{FrameSlot, Growth, Offline, Then, block_part};
 pub use read::verified_payload;
-pub use open::{Budget, OpenError};
+pub use open::{Budget, Loss, OpenError};
 pub use recover::{Damage, Recovery, Replay, ReplayedBlock};
 pub use rewrite::RewriteOutcome;
 pub use segment::Segment;

@@ -47,6 +47,13 @@ pub enum OpenError {
     InUse { journal: JournalId, file: String },
 }
 
+/// What to do with damage that a broker would refuse to start over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    Refuse,
+    Accept,
+}
+
 /// Sizes that a shard gives its journals out of its budget.
 #[derive(Clone, Copy, Debug)]
 pub struct Budget {
@@ -63,6 +70,8 @@ pub(super) struct Opening {
     pub log: TwinLog,
     pub segments: BTreeMap<u64, Rc<Segment>>,
     pub warnings: Vec<String>,
+    /// `repair --accept-loss`: what is damaged is passed over instead of refused.
+    pub accepts_loss: bool,
 }
 
 impl Opening {
@@ -126,6 +135,7 @@ impl Journal {
         parent: &Folder,
         id: JournalId,
         budget: Budget,
+        loss: Loss,
         replay: &mut dyn Replay,
     ) -> Result<(Rc<Journal>, Recovery), OpenError> {
         let io = |what: &str| {
@@ -144,6 +154,7 @@ impl Journal {
             manifest: Manifest::default(),
             log,
             segments: BTreeMap::new(),
+            accepts_loss: loss == Loss::Accept,
             warnings: repaired.iter().map(|damage| format!("repaired {damage:?}")).collect(),
         };
         for bytes in &records {
@@ -209,7 +220,8 @@ async fn newest_checkpoint(opening: &mut Opening) -> Result<(Option<Checkpoint>,
         }
     }
     // Without its second generation the log still reaches back to the first record.
-    if candidates.len() < 2 && opening.manifest.files.contains_key(&0) || candidates.is_empty() {
+    let reaches_back = candidates.len() < 2 && opening.manifest.files.contains_key(&0);
+    if reaches_back || candidates.is_empty() || opening.accepts_loss {
         let used_older = !bad.is_empty();
         opening.warnings.append(&mut bad);
         return Ok((None, first, used_older));
@@ -228,7 +240,10 @@ async fn open_segments(opening: &mut Opening, replay_from: u64) -> Result<(), Op
         let name = Segment::name(number);
         let file = match opening.folder.open(&name, Access::Write).await {
             Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound && number < replay_from => {
+            Err(error)
+                if error.kind() == io::ErrorKind::NotFound
+                    && (number < replay_from || opening.accepts_loss) =>
+            {
                 opening.warnings.push(format!("{name} is missing: its records are lost"));
                 continue;
             }

@@ -8,13 +8,14 @@ use std::rc::Rc;
 
 use super::scan::{self, Scanner};
 use super::segment::{Index, OpenIndex, Segment};
-use super::Journal;
+use super::{Damage, Journal};
 use crate::api::Chunk;
 use crate::base::align::{align_down, align_up};
 use crate::format::entry::{self, Entry};
 use crate::format::footer::{RunRef, SegmentIndex};
 use crate::format::frame::{Address, FrameKind};
-use crate::model::PartitionId;
+use crate::format::manifest::Record;
+use crate::model::{Offset, PartitionId};
 use crate::rt::Buf;
 
 impl Journal {
@@ -121,6 +122,25 @@ impl Journal {
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the segment is cut short"));
         }
         Ok((Rc::new(bytes), (range.start - start) as usize))
+    }
+
+    /// If an operator accepted that `offset` is lost: where readers go on.
+    pub fn accepted_until(&self, id: PartitionId, offset: Offset) -> Option<Offset> {
+        let manifest = self.manifest.borrow();
+        let ranges = manifest.accepted_ranges.get(&id)?;
+        let covering = ranges.iter().filter(|(first, last)| (*first..=*last).contains(&offset));
+        covering.map(|(_, last)| last + 1).max()
+    }
+
+    /// Notes damage that an operator accepted, so that recovery and readers pass it over.
+    pub async fn accept(&self, damages: &[Damage], ranges: &[(PartitionId, Offset, Offset)]) -> io::Result<()> {
+        let frames = damages.iter().map(|damage| Record::AcceptedFrames { from: damage.from, to: damage.to });
+        let ranges = ranges.iter().map(|&(id, first, last)| Record::AcceptedRange { id, first, last });
+        let records: Vec<_> = frames.chain(ranges).collect();
+        for group in records.chunks(256) {
+            self.note_manifest(group).await?;
+        }
+        Ok(())
     }
 
     /// The payload of a run in memory, without reading the disk.

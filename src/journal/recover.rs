@@ -66,6 +66,8 @@ struct Walk<'a> {
     byte: u32,
     chain: u32,
     start: u32,
+    /// An operator accepts whatever is lost.
+    accepts: bool,
     is_accepted: bool,
     frames: u64,
     bytes: u64,
@@ -91,7 +93,8 @@ pub(super) async fn walk(
         byte: 0,
         chain,
         start: 0,
-        is_accepted: false,
+        accepts: opening.accepts_loss,
+        is_accepted: opening.accepts_loss,
         frames: 0,
         bytes: 0,
         damages: Vec::new(),
@@ -147,7 +150,7 @@ impl Walk<'_> {
     /// Takes the next frame; false at the end of the log.
     async fn step(&mut self, scanner: &mut Scanner) -> Result<bool, OpenError> {
         let header = match scanner.frame(self.byte).await {
-            Ok(header) if header.previous == self.chain && header.start >= self.start => Some(header),
+            Ok(header) if self.follows(&header) && header.start >= self.start => Some(header),
             Err(NoFrame::Newer(what)) => {
                 let what = format!("segment {} byte {}: {what}", self.address().segment, self.byte);
                 return Err(OpenError::Newer { journal: self.opening.id, what });
@@ -168,6 +171,13 @@ impl Walk<'_> {
             }
         }
         self.bad_frame(header, scanner).await
+    }
+
+    /// Whether a frame continues the chain. An operator who accepts losses may have lost the
+    /// checkpoint that says where the chain begins.
+    fn follows(&self, header: &FrameHeader) -> bool {
+        let is_first = self.at == 0 && self.byte == 0;
+        header.previous == self.chain || self.accepts && is_first
     }
 
     fn unreadable(&self) -> String {
@@ -241,7 +251,8 @@ impl Walk<'_> {
         let Some(proof) = self.find(bad, |found| found.durable > bad).await?.filter(|_| !mutated) else {
             return Ok(false);
         };
-        self.is_accepted = self.opening.manifest.accepted.iter().any(|(from, to)| (*from..*to).contains(&bad));
+        let accepted = &self.opening.manifest.accepted_frames;
+        self.is_accepted = self.accepts || accepted.iter().any(|(from, to)| (*from..*to).contains(&bad));
         let resume = match &header {
             // Only the parts are bad: the chain goes on behind them.
             Some(header) => header.end(),

@@ -14,7 +14,7 @@ use super::segment::{Index, OpenIndex, Segment};
 use crate::base::align::align_up;
 use crate::base::crc;
 use crate::format::block::{self, BlockWriter, SORTED_LANE};
-use crate::format::entry::{self, Entry, EntryKind};
+use crate::format::entry::{Entry, EntryKind};
 use crate::format::footer::{RunRef, SegmentIndex};
 use crate::format::frame::{self, Address, FrameHeader, FrameKind, Part};
 use crate::format::manifest::{Record, Role};
@@ -238,7 +238,6 @@ fn carry(source: &[Buf], id: PartitionId, run: &RunRef) -> Carried {
         return Carried { entry, payload: bytes[payload].to_vec() };
     }
     let lost = Entry {
-        flags: if run.accepted { entry::FLAG_ACCEPTED } else { 0 },
         last_offset: run.end_offset() - 1,
         max_timestamp: run.max_timestamp,
         append_time: run.retention_time,

@@ -153,7 +153,7 @@ impl Shard {
         let mut out = Gathered { chunks: Vec::new(), bytes: 0, next: wanted.offset };
         while out.next < end && out.bytes < bytes_max {
             let place = self.locate(partition, wanted.partition, out.next, end).await;
-            let result = match place {
+            let result: Result<(), (Failure, Offset)> = match place {
                 Ok(Place::Runs { segment, runs }) => {
                     self.read_runs(partition, wanted.partition, &segment, &runs, bytes_max, &mut out).await
                 }
@@ -162,7 +162,15 @@ impl Shard {
             };
             match result {
                 Ok(()) => {}
-                // What was read so far is good; the next fetch meets the damage.
+                Err((failure, damaged_until)) if failure.code == ErrorCode::CorruptMessage => {
+                    // An operator may have accepted the loss: then readers pass over it.
+                    match partition.drive.journal.accepted_until(wanted.partition, out.next) {
+                        Some(next) => out.next = next,
+                        // What was read so far is good; the next fetch meets the damage.
+                        None if !out.chunks.is_empty() => break,
+                        None => return Err((failure, damaged_until)),
+                    }
+                }
                 Err(_) if !out.chunks.is_empty() => break,
                 Err(failed) => return Err(failed),
             }
@@ -220,10 +228,7 @@ impl Shard {
             if run.first_offset > out.next {
                 return Ok(()); // A gap: located anew, and named there.
             }
-            if run.lost && run.accepted {
-                out.next = run.end_offset();
-                at += 1;
-            } else if run.lost {
+            if run.lost {
                 return Err((lost(out.next, run.end_offset()), run.end_offset()));
             } else if let Some(payload) = journal.run_in_tail(segment, run) {
                 let range = trim(&payload, out.next, bytes_max - out.bytes);

@@ -12,6 +12,7 @@ mod maintain;
 mod mesh;
 mod metadata;
 mod produce;
+mod repair;
 mod replay;
 mod retention;
 mod service;
@@ -21,6 +22,7 @@ mod write;
 #[cfg(test)]
 mod tests;
 
+pub use repair::repair;
 pub use mesh::{JournalPlan, Recovered, Settings, ShardPlan, ToControl, ToShard};
 
 use std::cell::{Cell, RefCell};

@@ -243,7 +243,6 @@ mod tests {
             address: 0,
             length: 100,
             lost: false,
-            accepted: false,
         }
     }
 

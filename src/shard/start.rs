@@ -16,7 +16,7 @@ use super::retention::ClockGuard;
 use super::{LogRef, Partition, Shard};
 use crate::base::Map;
 use crate::coordinator::Image;
-use crate::journal::{self, Budget, Journal, Recovery};
+use crate::journal::{self, Budget, Journal, Loss, Recovery};
 use crate::lane::PartitionLog;
 use crate::model::{JournalId, LaneId, PartitionId};
 use crate::rt::local::Event;
@@ -78,7 +78,7 @@ async fn open_one(
     };
     let mut rebuild = Rebuild::new(lanes);
     let (journal, recovery) =
-        Journal::open(rt, parent, *id, budget, &mut rebuild).await.map_err(|error| error.to_string())?;
+        Journal::open(rt, parent, *id, budget, Loss::Refuse, &mut rebuild).await.map_err(|error| error.to_string())?;
     report(rt, *id, &recovery, recovered);
     recovered.segments += journal.segments().len() as u64;
     recovered.bytes += journal.disk_bytes();

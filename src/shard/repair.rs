@@ -1,0 +1,146 @@
+//! `ringctl repair DIR --accept-loss`: makes a damaged journal serve again and says what is lost.
+//!
+//! Floor 5. Owner: the offline tool; no broker runs. Nothing is rewritten: the manifest notes which
+//! frames and offsets are given up, and two new checkpoints say how far every partition reaches.
+
+use std::cell::RefCell;
+use std::io;
+use std::path::Path;
+use std::rc::Rc;
+
+use super::mesh::JournalPlan;
+use super::replay::Rebuild;
+use crate::base::Map;
+use crate::coordinator::Image;
+use crate::format::checkpoint::{Checkpoint, Encoder};
+use crate::format::footer::RunRef;
+use crate::journal::{Budget, Journal, Loss, Segment, verified_payload};
+use crate::lane::PartitionLog;
+use crate::model::{Offset, PartitionId};
+use crate::rt::Rt;
+
+const BUDGET: Budget = Budget { tail_bytes: 1 << 20, index_bytes: 1 << 30 };
+
+/// Offsets of a partition that cannot be read, first and last.
+type Range = (PartitionId, Offset, Offset);
+
+/// Repairs one journal; answers a line for everything that is lost.
+pub async fn repair(rt: &Rt, data: &Path, image: &Image, plan: &JournalPlan) -> Result<Vec<String>, String> {
+    let parent = data.join("journals");
+    let parent = rt.folder(&parent).await.map_err(|error| format!("{}: {error}", parent.display()))?;
+    let mut rebuild = Rebuild::new(&plan.lanes);
+    let opened = Journal::open(rt, &parent, plan.id, BUDGET, Loss::Accept, &mut rebuild).await;
+    let (journal, recovery) = opened.map_err(|error| error.to_string())?;
+    let failed = |error: io::Error| format!("journal {}: {error}", plan.id);
+    let (runs, damaged) = survey(&journal).await.map_err(failed)?;
+    let mut lost = damaged;
+    complete(&mut rebuild, image, &runs);
+    lost.extend(gaps(&rebuild, &runs));
+    lost.retain(|(id, first, last)| {
+        let log_start = rebuild.partitions.get(id).map_or(0, |log| log.borrow().log_start);
+        *last >= log_start && journal.accepted_until(*id, *first).is_none()
+    });
+    journal.accept(&recovery.damages, &lost).await.map_err(failed)?;
+    for _ in 0..2 {
+        // Both generations: the older one may rest on what was damaged.
+        checkpoint(rt, &journal, &rebuild).await.map_err(failed)?;
+    }
+    journal.close();
+    let mut lines: Vec<_> = recovery.warnings.iter().map(|warning| format!("journal {}: {warning}", plan.id)).collect();
+    lines.extend(recovery.damages.iter().map(|damage| {
+        format!("journal {} file {} bytes {}..{}: {}", plan.id, damage.file, damage.from.byte, damage.to.byte, damage.what)
+    }));
+    for (id, first, last) in lost {
+        let name = image.topic_by_id(id.topic).map_or("(deleted)", |topic| topic.name.as_str());
+        lines.push(format!("lost: topic {name} partition {} offsets {first}..={last}", id.partition));
+    }
+    Ok(lines)
+}
+
+/// All runs by partition in order of offsets, and those that do not verify.
+async fn survey(journal: &Rc<Journal>) -> io::Result<(Map<PartitionId, Vec<RunRef>>, Vec<Range>)> {
+    let mut all: Map<PartitionId, Vec<RunRef>> = Map::default();
+    let mut damaged = Vec::new();
+    for segment in journal.segments() {
+        journal.load_index(&segment).await?;
+        let mut of_segment = Vec::new();
+        segment.for_each_partition(|id, runs| of_segment.extend(runs.iter().map(|run| (id, *run))));
+        for (id, run) in of_segment {
+            all.entry(id).or_default().push(run);
+            if run.lost || !verifies(journal, &segment, id, &run).await {
+                damaged.push((id, run.first_offset, run.end_offset() - 1));
+            }
+        }
+    }
+    all.values_mut().for_each(|runs| runs.sort_unstable_by_key(|run| run.first_offset));
+    damaged.sort_unstable();
+    Ok((all, damaged))
+}
+
+async fn verifies(journal: &Rc<Journal>, segment: &Segment, id: PartitionId, run: &RunRef) -> bool {
+    match journal.read_span(segment, run.range()).await {
+        Ok((buf, start)) => verified_payload(&buf[start..], id, run).is_some(),
+        Err(_) => false,
+    }
+}
+
+/// Without a checkpoint the files tell where partitions begin and end.
+fn complete(rebuild: &mut Rebuild, image: &Image, runs: &Map<PartitionId, Vec<RunRef>>) {
+    for (id, runs) in runs {
+        let (Some(first), Some(last)) = (runs.first(), runs.last()) else { continue };
+        if !rebuild.partitions.contains_key(id) {
+            let Some(lane) = image.partition_lane(*id) else { continue };
+            rebuild.partitions.insert(*id, Rc::new(RefCell::new(PartitionLog::new(*id, lane))));
+        }
+        let mut log = rebuild.partitions[id].borrow_mut();
+        log.next_offset = log.next_offset.max(last.end_offset());
+        if rebuild.clock.is_none() {
+            log.log_start = log.log_start.max(first.first_offset);
+        }
+        // A row counts in a checkpoint once something of it lies in the log.
+        log.included = log.included.max(1);
+    }
+}
+
+/// Ranges between log start and end that no run holds.
+fn gaps(rebuild: &Rebuild, runs: &Map<PartitionId, Vec<RunRef>>) -> Vec<Range> {
+    let mut gaps = Vec::new();
+    for (id, log) in &rebuild.partitions {
+        let log = log.borrow();
+        let mut next = log.log_start;
+        for run in runs.get(id).map_or(&[][..], |runs| runs) {
+            if run.first_offset > next {
+                gaps.push((*id, next, run.first_offset - 1));
+            }
+            next = next.max(run.end_offset());
+        }
+        if next < log.next_offset && !log.is_dropped {
+            gaps.push((*id, next, log.next_offset - 1));
+        }
+    }
+    gaps.sort_unstable();
+    gaps
+}
+
+async fn checkpoint(rt: &Rt, journal: &Rc<Journal>, rebuild: &Rebuild) -> io::Result<()> {
+    let (replay_segment, chain, _) = journal.replay_point();
+    let generation = journal.next_checkpoint();
+    let mut encoder = Encoder::new(&Checkpoint {
+        generation,
+        replay_segment,
+        chain,
+        uptime_ms: rebuild.uptime_ms,
+        wall_ms: rt.wall_ms(),
+        boot_id: rt.boot_id(),
+        boot_uptime_ms: rt.uptime_ms(),
+        lanes: rebuild.lanes.values().map(|lane| lane.row()).collect(),
+        partitions: Vec::new(),
+    });
+    let mut logs: Vec<_> = rebuild.partitions.values().cloned().collect();
+    logs.sort_unstable_by_key(|log| log.borrow().id);
+    for log in logs {
+        encoder.partition(&log.borrow().row());
+    }
+    let content = encoder.finish(journal.id);
+    journal.write_checkpoint(generation, replay_segment, &content).await
+}
