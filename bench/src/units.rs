@@ -1,0 +1,83 @@
+//! Sizes (`64MiB`) and durations (`5ms`) on the command line, and figures for people.
+//!
+//! Owner: ringbench. Pure.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+/// Bytes, written as `4096`, `64KiB`, `1MiB`, `2GiB`, or decimal `kB`, `MB`, `GB`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bytes(pub u64);
+
+const SIZES: [(&str, u64); 10] = [
+    ("KiB", 1 << 10),
+    ("MiB", 1 << 20),
+    ("GiB", 1 << 30),
+    ("kB", 1000),
+    ("MB", 1_000_000),
+    ("GB", 1_000_000_000),
+    ("K", 1 << 10),
+    ("M", 1 << 20),
+    ("G", 1 << 30),
+    ("B", 1),
+];
+
+impl FromStr for Bytes {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let unit = SIZES.iter().find_map(|(unit, bytes)| text.strip_suffix(unit).map(|rest| (rest, *bytes)));
+        let (number, bytes) = unit.unwrap_or((text, 1));
+        let number: u64 = number.trim().parse().map_err(|_| "wanted a size such as 1024, 64KiB or 1MiB")?;
+        number.checked_mul(bytes).map(Bytes).ok_or_else(|| "too large".into())
+    }
+}
+
+/// A span of time, written as `5ms`, `60s`, `2m`, or a number of seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span(pub Duration);
+
+impl FromStr for Span {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let units = [("us", 1e-6), ("ms", 1e-3), ("s", 1.0), ("m", 60.0)];
+        let unit =
+            units.iter().find_map(|(unit, seconds)| text.strip_suffix(unit).map(|rest| (rest, *seconds)));
+        let (number, seconds) = unit.unwrap_or((text, 1.0));
+        let number: f64 = number.trim().parse().map_err(|_| "wanted a time such as 5ms, 60s or 2m")?;
+        Duration::try_from_secs_f64(number * seconds).map(Span).map_err(|error| error.to_string())
+    }
+}
+
+/// `1234567.8` as `1,234,568`.
+pub fn grouped(value: f64) -> String {
+    let digits = format!("{:.0}", value.abs());
+    let mut out = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    if value < 0.0 { format!("-{out}") } else { out }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_spans() {
+        assert_eq!("64MiB".parse(), Ok(Bytes(64 << 20)));
+        assert_eq!("1000".parse(), Ok(Bytes(1000)));
+        assert_eq!("2GB".parse(), Ok(Bytes(2_000_000_000)));
+        assert!("MiB".parse::<Bytes>().is_err() && "-1".parse::<Bytes>().is_err());
+        assert_eq!("5ms".parse(), Ok(Span(Duration::from_millis(5))));
+        assert_eq!("1.5s".parse(), Ok(Span(Duration::from_millis(1500))));
+        assert_eq!("60".parse(), Ok(Span(Duration::from_secs(60))));
+        assert!("soon".parse::<Span>().is_err() && "-1s".parse::<Span>().is_err());
+        assert_eq!(grouped(1_234_567.8), "1,234,568");
+        assert_eq!(grouped(12.0), "12");
+    }
+}

@@ -1,0 +1,71 @@
+//! `verify`, `dump` and `repair`: commands on a stopped broker's data folder.
+//!
+//! Owner: ringctl.
+
+use std::io::Write;
+use std::path::Path;
+
+use crate::disk::{self, DataFolder, Finding, Report};
+use crate::output::{Outcome, Output, Stop};
+
+pub fn verify(dir: &Path) -> Outcome {
+    let folder = DataFolder::open(dir)?;
+    let mut output = Output::new();
+    let mut stopped = None;
+    let mut sink = |finding: &Finding| {
+        if stopped.is_none() {
+            stopped = writeln!(output, "{finding}").and_then(|()| output.flush()).err();
+        }
+    };
+    let mut report = Report::new(&mut sink);
+    disk::verify(&folder, &mut report);
+    let (damages, files, bytes, frames) = (report.damages, report.files, report.checked_bytes, report.frames);
+    eprintln!("ringctl: checked {files} files, {bytes} bytes, {frames} frames");
+    match damages {
+        0 => match stopped {
+            Some(error) => Err(error.into()),
+            None => {
+                writeln!(output, "clean")?;
+                Ok(output.flush()?)
+            }
+        },
+        1 => Err(Stop::failed("1 place is damaged")),
+        _ => Err(Stop::failed(format!("{damages} places are damaged"))),
+    }
+}
+
+pub fn dump(dir: &Path) -> Outcome {
+    let folder = DataFolder::open(dir)?;
+    let mut output = Output::new();
+    disk::dump(&folder, &mut output)?;
+    Ok(output.flush()?)
+}
+
+/// Without `accept_loss` only says what would be given up.
+pub fn repair(dir: &Path, accept_loss: bool) -> Outcome {
+    let folder = DataFolder::open(dir)?;
+    let mut output = Output::new();
+    if !accept_loss {
+        let mut sink = |finding: &Finding| drop(writeln!(output.buffer, "{finding}"));
+        let mut report = Report::new(&mut sink);
+        disk::verify(&folder, &mut report);
+        let damages = report.damages;
+        output.flush()?;
+        return match damages {
+            0 => {
+                eprintln!("ringctl: clean: there is nothing to repair");
+                Ok(())
+            }
+            _ => Err(Stop::failed(
+                "nothing was changed; what is listed as damage is lost for good with --accept-loss (copy the \
+                 folder first if you can)",
+            )),
+        };
+    }
+    for line in disk::repair(&folder)? {
+        writeln!(output, "{line}")?;
+    }
+    output.flush()?;
+    eprintln!("ringctl: repaired; the broker starts on this folder again");
+    Ok(())
+}
