@@ -328,7 +328,7 @@ impl ProducerMachine {
         match route {
             Ok(route) => {
                 let bytes_max = route.batch_bytes_max.unwrap_or(BATCH_BYTES_MAX).min(BATCH_BYTES_MAX);
-                self.publish(name, route.shards.len(), self.front.options.batch_bytes.min(bytes_max));
+                self.publish(name, route.shards.len(), bytes_max);
                 for index in self.topics[name].clone() {
                     let partition = &mut self.partitions[index];
                     let shard = route.shards.get(partition.accumulator.partition as usize);
@@ -354,7 +354,8 @@ impl ProducerMachine {
     }
 
     /// Lets senders find the topic, with as many partitions as it has now.
-    fn publish(&mut self, name: &str, count: usize, batch_bytes: usize) {
+    fn publish(&mut self, name: &str, count: usize, batch_bytes_max: usize) {
+        let batch_bytes = self.front.options.batch_bytes.min(batch_bytes_max);
         let topic: Arc<str> = name.into();
         let indexes = self.topics.entry(name.to_owned()).or_default();
         while indexes.len() < count {
@@ -368,10 +369,12 @@ impl ProducerMachine {
         let partitions: Vec<_> =
             indexes[..count].iter().map(|index| self.partitions[*index].accumulator.clone()).collect();
         let mut topics = self.front.topics.write().expect("no code panics while it holds this lock");
-        let is_same = |known: &Topic| known.partitions.len() == count && known.batch_bytes == batch_bytes;
+        let is_same = |known: &Topic| {
+            known.partitions.len() == count && known.batch_bytes_max == batch_bytes_max
+        };
         if !topics.get(name).is_some_and(is_same) {
             let sticky = AtomicU32::new((self.session.random() % count as u64) as u32);
-            topics.insert(name.to_owned(), Topic { partitions, sticky, batch_bytes });
+            topics.insert(name.to_owned(), Topic { partitions, sticky, batch_bytes, batch_bytes_max });
         }
     }
 

@@ -42,7 +42,8 @@ pub struct ProducerOptions {
     pub compression: Compression,
     /// How long an open batch waits for more records.
     pub linger: Duration,
-    /// Largest batch before compression; the topic's own bound holds too.
+    /// Where a batch is full, before compression; a larger record makes a batch of its own, up to
+    /// the topic's bound.
     pub batch_bytes: usize,
     /// Memory of all records whose fate is not known yet; sends wait at the bound.
     pub memory_bytes: usize,
@@ -132,7 +133,10 @@ struct Topic {
     partitions: Vec<Arc<Accumulator>>,
     /// Where records without a key go for now.
     sticky: AtomicU32,
+    /// Where a batch is full.
     batch_bytes: usize,
+    /// What the topic accepts: a larger record makes a batch of its own up to this.
+    batch_bytes_max: usize,
 }
 
 #[derive(Debug)]
@@ -291,7 +295,7 @@ impl Front {
     fn check_size(&self, topic: &Topic, bytes: usize) -> Result<(), ProduceError> {
         // What compression makes of a record is the broker's to judge.
         let bytes_max = match self.options.compression {
-            Compression::None => topic.batch_bytes,
+            Compression::None => topic.batch_bytes_max,
             _ => BATCH_BYTES_MAX,
         };
         let bytes = bytes + HEADER_BYTES;
