@@ -95,7 +95,8 @@ impl Tail {
     fn push(&mut self, frame: TailFrame, durable: Address) {
         self.bytes += frame.buf.len();
         self.frames.push_back(frame);
-        while self.bytes > self.bytes_max && self.frames.front().is_some_and(|front| front.address < durable) {
+        while self.bytes > self.bytes_max && self.frames.front().is_some_and(|front| front.address < durable)
+        {
             self.bytes -= self.frames.pop_front().map_or(0, |frame| frame.buf.len());
         }
     }
@@ -221,7 +222,9 @@ impl Journal {
     /// frames before it were whole. Returns whether one was written.
     pub fn mark(self: &Rc<Self>, lanes: &[LaneEnd], then: Then) -> bool {
         let payload = mark::encode(lanes);
-        let Some(slot) = self.reserve(FrameKind::Mark, 1, payload.len(), Growth::default()) else { return false };
+        let Some(slot) = self.reserve(FrameKind::Mark, 1, payload.len(), Growth::default()) else {
+            return false;
+        };
         let part = Part { length: payload.len() as u32, checksum: crc::crc32c(&payload) };
         self.submit_raw(slot, &payload, part, then);
         let mut head = self.head.borrow_mut();

@@ -42,7 +42,9 @@ pub(super) async fn read(
     let name = slot_name(generation);
     let file = match folder.open(&name, Access::Write).await {
         Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Err(format!("{name} is missing"))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Ok(Err(format!("{name} is missing")));
+        }
         Err(error) => return Err(error),
     };
     file.flush().await?;

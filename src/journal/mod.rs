@@ -22,8 +22,8 @@ mod scan;
 mod segment;
 
 pub use append::{FrameSlot, Growth, Offline, Then, block_part};
-pub use read::verified_payload;
 pub use open::{Budget, Loss, OpenError};
+pub use read::verified_payload;
 pub use recover::{Damage, Recovery, Replay, ReplayedBlock};
 pub use rewrite::RewriteOutcome;
 pub use segment::Segment;

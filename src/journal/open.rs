@@ -226,7 +226,8 @@ async fn newest_checkpoint(opening: &mut Opening) -> Result<(Option<Checkpoint>,
         opening.warnings.append(&mut bad);
         return Ok((None, first, used_older));
     }
-    let what = format!("{}; run 'ringctl repair DIR --accept-loss' to rebuild one from the log", bad.join("; "));
+    let what =
+        format!("{}; run 'ringctl repair DIR --accept-loss' to rebuild one from the log", bad.join("; "));
     Err(opening.damaged(what))
 }
 
@@ -294,7 +295,8 @@ async fn clean(opening: &mut Opening) -> Result<(), OpenError> {
     gone.iter().for_each(|number| drop(opening.segments.remove(number)));
     let entries = opening.folder.list().await.map_err(opening.io("the folder cannot be read"))?;
     for entry in &entries {
-        let Some(number) = entry.name.strip_suffix(".seg").and_then(|digits| digits.parse::<u64>().ok()) else {
+        let Some(number) = entry.name.strip_suffix(".seg").and_then(|digits| digits.parse::<u64>().ok())
+        else {
             continue;
         };
         if opening.manifest.files.contains_key(&number) {

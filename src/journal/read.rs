@@ -80,9 +80,9 @@ impl Journal {
             let bytes = scanner.bytes(byte.into(), (next - byte) as usize).await?;
             for block in crate::format::salvage::blocks(bytes) {
                 let runs = block.runs.iter();
-                for run in runs.filter(|run| {
-                    matches!(run.entry.kind, entry::EntryKind::Data | entry::EntryKind::Lost)
-                }) {
+                for run in runs
+                    .filter(|run| matches!(run.entry.kind, entry::EntryKind::Data | entry::EntryKind::Lost))
+                {
                     open.push(run.entry.id, RunRef::new(&run.entry, byte + (block.at + run.at) as u32));
                 }
             }
@@ -133,7 +133,11 @@ impl Journal {
     }
 
     /// Notes damage that an operator accepted, so that recovery and readers pass it over.
-    pub async fn accept(&self, damages: &[Damage], ranges: &[(PartitionId, Offset, Offset)]) -> io::Result<()> {
+    pub async fn accept(
+        &self,
+        damages: &[Damage],
+        ranges: &[(PartitionId, Offset, Offset)],
+    ) -> io::Result<()> {
         let frames = damages.iter().map(|damage| Record::AcceptedFrames { from: damage.from, to: damage.to });
         let ranges = ranges.iter().map(|&(id, first, last)| Record::AcceptedRange { id, first, last });
         let records: Vec<_> = frames.chain(ranges).collect();

@@ -11,11 +11,11 @@ use super::scan::{self, NoFrame, Scanner};
 use super::segment::{Index, Segment};
 use crate::format::block::Run;
 use crate::format::checkpoint::Checkpoint;
+use crate::format::footer::{BlockRef, RunRef};
 use crate::format::frame::{Address, FrameHeader, FrameKind};
 use crate::format::manifest::Role;
 use crate::format::mark::LaneEnd;
 use crate::format::{BlockHeader, EntryKind, salvage};
-use crate::format::footer::{BlockRef, RunRef};
 
 /// What recovery tells of the log above the checkpoint, in order.
 pub trait Replay {
@@ -244,7 +244,11 @@ impl Walk<'_> {
     }
 
     /// The frame at the current address is bad: the log ends here, or it is damaged here.
-    async fn bad_frame(&mut self, header: Option<FrameHeader>, scanner: &mut Scanner) -> Result<bool, OpenError> {
+    async fn bad_frame(
+        &mut self,
+        header: Option<FrameHeader>,
+        scanner: &mut Scanner,
+    ) -> Result<bool, OpenError> {
         let bad = self.address();
         self.opening.rt.step("recover.bad_frame");
         let mutated = self.opening.rt.mutated("damage-is-a-torn-tail");
@@ -258,7 +262,8 @@ impl Walk<'_> {
             Some(header) => header.end(),
             None => self.resync(bad, &proof).await?.address,
         };
-        let end = if resume.segment == bad.segment { resume.byte } else { self.segments[self.at].bytes as u32 };
+        let end =
+            if resume.segment == bad.segment { resume.byte } else { self.segments[self.at].bytes as u32 };
         let bytes = scanner.bytes(bad.byte.into(), (end - bad.byte) as usize).await;
         let bytes = bytes.map_err(self.opening.io(self.unreadable()))?.to_vec();
         self.salvage(bad, &bytes, Address { segment: bad.segment, byte: end });
@@ -286,7 +291,10 @@ impl Walk<'_> {
                 if !payload.is_some_and(|payload| run.entry.verifies(payload)) {
                     held.push(format!(
                         "topic {} partition {} offsets {}..={}",
-                        run.entry.id.topic, run.entry.id.partition, run.entry.first_offset, run.entry.last_offset
+                        run.entry.id.topic,
+                        run.entry.id.partition,
+                        run.entry.first_offset,
+                        run.entry.last_offset
                     ));
                 }
             }
@@ -345,7 +353,9 @@ impl Walk<'_> {
         loop {
             let mut next = frame.end();
             if frame.kind == FrameKind::Footer {
-                let Some(number) = numbers.iter().find(|number| **number > next.segment) else { return Ok(false) };
+                let Some(number) = numbers.iter().find(|number| **number > next.segment) else {
+                    return Ok(false);
+                };
                 next = Address { segment: *number, byte: 0 };
             }
             let at = numbers.iter().position(|number| *number == next.segment).expect("a known segment");

@@ -69,13 +69,13 @@ impl Journal {
         }
         self.rt.step("rewrite.begin");
         let number = self.manifest.borrow().next_number;
-        self.note_manifest(&[Record::Plan { number, role: Role::Sorted, inputs: vec![input.number] }]).await?;
+        self.note_manifest(&[Record::Plan { number, role: Role::Sorted, inputs: vec![input.number] }])
+            .await?;
         self.rt.step("rewrite.planned");
         let file = self.take_reserve(number).await?;
         self.rt.step("rewrite.created");
         let index = OpenIndex::default();
-        let mut output =
-            Output { file, number, byte: 0, chain: 0, index, frame: Vec::new(), frame_bytes: 0 };
+        let mut output = Output { file, number, byte: 0, chain: 0, index, frame: Vec::new(), frame_bytes: 0 };
         outcome.runs_lost = self.copy_live(input, &mut output, is_live).await?;
         self.flush_frame(&mut output).await?;
         let (footer, sealed) = self.write_footer(&mut output).await?;

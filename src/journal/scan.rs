@@ -60,7 +60,10 @@ impl Scanner {
             self.window = None;
             let window = self.file.read_at(start, want as usize).await?;
             if start + (window.len() as u64) < end {
-                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file is shorter than its manifest says"));
+                return Err(io::Error::new(
+                    io::ErrorKind::UnexpectedEof,
+                    "the file is shorter than its manifest says",
+                ));
             }
             self.window_at = start;
             self.window = Some(window);
@@ -135,9 +138,9 @@ pub(super) fn is_whole(header: &FrameHeader, bytes: &[u8]) -> bool {
         FrameKind::Block | FrameKind::Sorted => {
             blocks(header, bytes).is_some_and(|blocks| blocks.iter().all(|block| block.is_intact))
         }
-        FrameKind::Mark | FrameKind::Footer | FrameKind::Pad => header.part_ranges().all(|(part, range)| {
-            crate::base::crc::crc32c(&bytes[range]) == part.checksum
-        }),
+        FrameKind::Mark | FrameKind::Footer | FrameKind::Pad => {
+            header.part_ranges().all(|(part, range)| crate::base::crc::crc32c(&bytes[range]) == part.checksum)
+        }
     }
 }
 

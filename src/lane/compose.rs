@@ -16,15 +16,8 @@ use crate::record;
 
 /// What one run of the block will hold.
 pub enum RunPlan {
-    Data {
-        partition: Rc<RefCell<PartitionLog>>,
-        batches: Vec<Staged>,
-    },
-    Control {
-        entry: Entry,
-        payload: Vec<u8>,
-        partition: Option<Rc<RefCell<PartitionLog>>>,
-    },
+    Data { partition: Rc<RefCell<PartitionLog>>, batches: Vec<Staged> },
+    Control { entry: Entry, payload: Vec<u8>, partition: Option<Rc<RefCell<PartitionLog>>> },
 }
 
 impl RunPlan {
@@ -72,7 +65,8 @@ impl LanePlan {
     /// its partitions.
     pub fn compose(self, lane: &mut Lane, clock: Clock, out: &mut [u8]) -> Composed {
         let mut writer = BlockWriter::new(out, lane.position, self.runs.len());
-        let mut composed = Composed { checksum: 0, runs: Vec::with_capacity(self.runs.len()), placed: Vec::new() };
+        let mut composed =
+            Composed { checksum: 0, runs: Vec::with_capacity(self.runs.len()), placed: Vec::new() };
         for plan in self.runs {
             match plan {
                 RunPlan::Data { partition, batches } => {
@@ -115,7 +109,8 @@ fn data_run(
     log.open_epoch(exposed_epoch);
     let length: usize = batches.iter().map(|staged| staged.batch.len()).sum();
     let first_offset = log.next_offset;
-    let mut placed = Placed { partition: partition.clone(), end_offset: 0, batches: Vec::with_capacity(batches.len()) };
+    let mut placed =
+        Placed { partition: partition.clone(), end_offset: 0, batches: Vec::with_capacity(batches.len()) };
     let entry = Entry {
         exposed_epoch,
         length: u32::try_from(length).expect("runs are bounded by the frame"),

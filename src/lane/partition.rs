@@ -9,11 +9,11 @@ use bytes::Bytes;
 
 use super::producers::{self, Producers, Sequence, Verdict};
 use crate::api::Done;
-use crate::rt::local::Event;
 use crate::format::checkpoint::PartitionRow;
 use crate::format::{Entry, EntryKind};
 use crate::model::{ErrorCode, Failure, LaneId, Offset, PartitionId, Position};
 use crate::record::{self, BatchInfo};
+use crate::rt::local::Event;
 
 /// Refusals that are remembered per partition; more producers than this do not retry at once.
 const REFUSED_MAX: usize = 1024;
@@ -40,7 +40,10 @@ pub enum Admission {
     /// The same batch is staged at this index: wait with it.
     Pending(usize),
     /// Appended before; acknowledged once the high watermark has passed it.
-    Duplicate { base_offset: Offset, last_offset: Offset },
+    Duplicate {
+        base_offset: Offset,
+        last_offset: Offset,
+    },
     Refuse(Failure),
 }
 
@@ -129,12 +132,15 @@ impl PartitionLog {
             return Admission::Refuse(failure);
         }
         let staged = self.staged.iter().enumerate().rev();
-        let mut of_producer =
-            staged.filter_map(|(at, staged)| Some((at, staged.sequence()?))).filter(|(_, s)| s.id == sequence.id);
+        let mut of_producer = staged
+            .filter_map(|(at, staged)| Some((at, staged.sequence()?)))
+            .filter(|(_, s)| s.id == sequence.id);
         let verdict = match of_producer.next() {
             None => self.producers.judge(&sequence),
             Some((at, newest)) => {
-                if let Some((at, _)) = std::iter::once((at, newest)).chain(of_producer).find(|(_, s)| *s == sequence) {
+                if let Some((at, _)) =
+                    std::iter::once((at, newest)).chain(of_producer).find(|(_, s)| *s == sequence)
+                {
                     return Admission::Pending(at);
                 }
                 match self.producers.judge(&sequence) {
@@ -145,7 +151,9 @@ impl PartitionLog {
         };
         match verdict {
             Verdict::Next => Admission::Stage,
-            Verdict::Duplicate { base_offset, last_offset } => Admission::Duplicate { base_offset, last_offset },
+            Verdict::Duplicate { base_offset, last_offset } => {
+                Admission::Duplicate { base_offset, last_offset }
+            }
             Verdict::Refuse(failure) => Admission::Refuse(failure),
         }
     }
@@ -213,7 +221,13 @@ impl PartitionLog {
     }
 
     /// Counts a batch whose offsets are assigned now or were read back.
-    pub fn append_batch(&mut self, sequence: Option<Sequence>, base_offset: Offset, end: Offset, uptime_ms: u64) {
+    pub fn append_batch(
+        &mut self,
+        sequence: Option<Sequence>,
+        base_offset: Offset,
+        end: Offset,
+        uptime_ms: u64,
+    ) {
         assert!(base_offset >= self.next_offset && end > base_offset, "offsets only grow");
         self.next_offset = end;
         if let Some(sequence) = sequence {
@@ -240,7 +254,9 @@ impl PartitionLog {
         self.included = entry.last_position + 1;
         match entry.kind {
             EntryKind::Data => self.replay_data(entry, payload, uptime_ms),
-            EntryKind::LogStart => self.log_start = self.log_start.max(entry.first_offset.min(self.next_offset)),
+            EntryKind::LogStart => {
+                self.log_start = self.log_start.max(entry.first_offset.min(self.next_offset))
+            }
             EntryKind::Drop => self.is_dropped = true,
             EntryKind::Forget => {
                 for id in payload.unwrap_or_default().chunks_exact(8) {
@@ -272,10 +288,8 @@ impl PartitionLog {
 
     /// The failure of a fetch or list at an offset that is not here.
     pub fn out_of_range(&self, offset: Offset) -> Failure {
-        let text = format!(
-            "offset {offset} is outside {}..={} of this partition",
-            self.log_start, self.visible_end
-        );
+        let text =
+            format!("offset {offset} is outside {}..={} of this partition", self.log_start, self.visible_end);
         Failure::new(ErrorCode::OffsetOutOfRange, text)
     }
 

@@ -46,7 +46,10 @@ fn distance(a: i32, b: i32) -> u32 {
 pub enum Verdict {
     Next,
     /// Sent before: its offsets are known.
-    Duplicate { base_offset: Offset, last_offset: Offset },
+    Duplicate {
+        base_offset: Offset,
+        last_offset: Offset,
+    },
     Refuse(Failure),
 }
 

@@ -25,7 +25,13 @@ impl ControlRun {
             let log = log.borrow();
             (log.lane, log.id)
         };
-        ControlRun { lane, entry: Entry::control(kind, id, offset), payload, partition: Some(log.clone()), durable }
+        ControlRun {
+            lane,
+            entry: Entry::control(kind, id, offset),
+            payload,
+            partition: Some(log.clone()),
+            durable,
+        }
     }
 
     pub fn log_start(log: &LogRef, before: Offset, durable: Durable) -> ControlRun {

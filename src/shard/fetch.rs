@@ -25,7 +25,10 @@ const RUNS_MAX: usize = 256;
 
 /// Where a partition's records go on.
 enum Place {
-    Runs { segment: Rc<Segment>, runs: Vec<RunRef> },
+    Runs {
+        segment: Rc<Segment>,
+        runs: Vec<RunRef>,
+    },
     /// Nothing is readable at the offset; records go on there.
     Gap(Offset),
 }

@@ -85,9 +85,10 @@ impl Shard {
         for segment in journal.segments() {
             journal.load_index(&segment).await?;
             segment.with_runs(id, |runs| {
-                for run in runs.iter().filter(|run| {
-                    !run.lost && run.end_offset() > range.start && run.first_offset < range.end
-                }) {
+                for run in runs
+                    .iter()
+                    .filter(|run| !run.lost && run.end_offset() > range.start && run.first_offset < range.end)
+                {
                     let better = match (at, &best) {
                         (At::Timestamp(wanted), _) if run.max_timestamp < wanted => false,
                         (_, None) => true,

@@ -333,7 +333,8 @@ impl Maintenance {
     }
 
     fn is_worth(&self, segment: &Segment, saved: u64) -> bool {
-        let percent = if self.is_high || self.drive.full.borrow().is_some() { DEAD_PERCENT_HIGH } else { DEAD_PERCENT };
+        let percent =
+            if self.is_high || self.drive.full.borrow().is_some() { DEAD_PERCENT_HIGH } else { DEAD_PERCENT };
         saved * 100 > segment.bytes * percent
     }
 

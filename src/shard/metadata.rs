@@ -5,9 +5,9 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::Shard;
 use super::control_runs::ControlRun;
 use super::mesh::ToControl;
-use super::Shard;
 use crate::api::{
     Admin, AdminReply, ConfigEntry, Done, Metadata, Opened, Reply, TopicMetadata, TopicRef, Topics,
 };
@@ -95,9 +95,8 @@ impl Shard {
     pub(super) fn report_forgotten_topics(&self) {
         let image = self.image.borrow();
         for topic in image.tombstones() {
-            let held = self.drives.iter().any(|drive| {
-                drive.dropped.borrow().keys().any(|id| id.topic == topic.id)
-            });
+            let held =
+                self.drives.iter().any(|drive| drive.dropped.borrow().keys().any(|id| id.topic == topic.id));
             if !held {
                 self.control.send(ToControl::Dropped { shard: self.index, topic: topic.id });
             }
@@ -147,7 +146,11 @@ impl Shard {
         if configs && let Ok(config) = topic.config(&self.settings.topic_defaults) {
             let entries = config.entries(|key| topic.configs.contains_key(key)).into_iter();
             described.configs = entries
-                .map(|entry| ConfigEntry { key: entry.key.to_string(), value: entry.value, is_set: entry.is_set })
+                .map(|entry| ConfigEntry {
+                    key: entry.key.to_string(),
+                    value: entry.value,
+                    is_set: entry.is_set,
+                })
                 .collect();
         }
         described

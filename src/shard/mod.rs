@@ -22,8 +22,8 @@ mod write;
 #[cfg(test)]
 mod tests;
 
-pub use repair::repair;
 pub use mesh::{JournalPlan, Recovered, Settings, ShardPlan, ToControl, ToShard};
+pub use repair::repair;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;

@@ -24,15 +24,26 @@ impl Shard {
         let image = self.image.borrow();
         match image.topic_by_id(id.topic) {
             None => {
-                let text = format!("topic id {} is unknown: the topic was deleted; look its name up again", id.topic);
+                let text = format!(
+                    "topic id {} is unknown: the topic was deleted; look its name up again",
+                    id.topic
+                );
                 Err(Failure::new(ErrorCode::UnknownTopicId, text))
             }
             Some(topic) if id.partition as usize >= topic.partitions.len() => {
-                let text = format!("topic {} has {} partitions, no {}", topic.name, topic.partitions.len(), id.partition);
+                let text = format!(
+                    "topic {} has {} partitions, no {}",
+                    topic.name,
+                    topic.partitions.len(),
+                    id.partition
+                );
                 Err(Failure::new(ErrorCode::UnknownTopicOrPartition, text))
             }
             Some(topic) => {
-                let text = format!("partition {} of {} is another shard's: refresh the metadata", id.partition, topic.name);
+                let text = format!(
+                    "partition {} of {} is another shard's: refresh the metadata",
+                    id.partition, topic.name
+                );
                 Err(Failure::new(ErrorCode::NotLeaderOrFollower, text))
             }
         }
@@ -95,7 +106,8 @@ impl Shard {
         }
         let id = produce.partition;
         let config = self.config(id.topic);
-        let config = config.ok_or_else(|| Failure::new(ErrorCode::UnknownTopicId, "the topic was deleted"))?;
+        let config =
+            config.ok_or_else(|| Failure::new(ErrorCode::UnknownTopicId, "the topic was deleted"))?;
         if produce.acks == Acks::All && config.min_insync_replicas > 1 {
             let text = format!(
                 "min.insync.replicas={} but this broker is alone: acks=all cannot be met; \

@@ -46,9 +46,13 @@ pub async fn repair(rt: &Rt, data: &Path, image: &Image, plan: &JournalPlan) -> 
         checkpoint(rt, &journal, &rebuild).await.map_err(failed)?;
     }
     journal.close();
-    let mut lines: Vec<_> = recovery.warnings.iter().map(|warning| format!("journal {}: {warning}", plan.id)).collect();
+    let mut lines: Vec<_> =
+        recovery.warnings.iter().map(|warning| format!("journal {}: {warning}", plan.id)).collect();
     lines.extend(recovery.damages.iter().map(|damage| {
-        format!("journal {} file {} bytes {}..{}: {}", plan.id, damage.file, damage.from.byte, damage.to.byte, damage.what)
+        format!(
+            "journal {} file {} bytes {}..{}: {}",
+            plan.id, damage.file, damage.from.byte, damage.to.byte, damage.what
+        )
     }));
     for (id, first, last) in lost {
         let name = image.topic_by_id(id.topic).map_or("(deleted)", |topic| topic.name.as_str());

@@ -151,7 +151,8 @@ impl Shard {
         if bounds.is_empty() {
             return Ok(runs);
         }
-        let oldest_kept = bounds.values().map(|config| by_time.unwrap_or(0) - config.retention_ms.max(0)).max();
+        let oldest_kept =
+            bounds.values().map(|config| by_time.unwrap_or(0) - config.retention_ms.max(0)).max();
         let by_bytes = bounds.values().any(|config| config.retention_bytes >= 0);
         for segment in drive.journal.segments() {
             // A segment without a run old enough for any topic is not even loaded.

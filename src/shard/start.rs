@@ -77,8 +77,9 @@ async fn open_one(
         index_bytes: (plan.memory_bytes as usize / 8) / plan.journals.len(),
     };
     let mut rebuild = Rebuild::new(lanes);
-    let (journal, recovery) =
-        Journal::open(rt, parent, *id, budget, Loss::Refuse, &mut rebuild).await.map_err(|error| error.to_string())?;
+    let (journal, recovery) = Journal::open(rt, parent, *id, budget, Loss::Refuse, &mut rebuild)
+        .await
+        .map_err(|error| error.to_string())?;
     report(rt, *id, &recovery, recovered);
     recovered.segments += journal.segments().len() as u64;
     recovered.bytes += journal.disk_bytes();
@@ -96,7 +97,11 @@ async fn open_one(
             log.visible_end = log.next_offset;
             log.is_dropped
         };
-        if is_dropped { dropped.insert(id, log) } else { partitions.insert(id, log) };
+        if is_dropped {
+            dropped.insert(id, log)
+        } else {
+            partitions.insert(id, log)
+        };
     }
     let drive = Drive::new(rt, journal, rebuild.lanes, dropped, rebuild.uptime_ms);
     Ok(Opened { drive, partitions, lanes: lanes.clone() })
@@ -106,7 +111,8 @@ async fn segment_bytes(parent: &Folder, plan: &ShardPlan) -> Result<u64, String>
     if let Some(bytes) = plan.settings.segment_bytes {
         return Ok(bytes);
     }
-    let space = parent.space().await.map_err(|error| format!("the filesystem cannot be measured: {error}"))?;
+    let space =
+        parent.space().await.map_err(|error| format!("the filesystem cannot be measured: {error}"))?;
     let share = (space.total / SEGMENT_SHARE) >> 20 << 20;
     Ok(share.clamp(1 << 20, journal::SEGMENT_BYTES))
 }
@@ -121,7 +127,9 @@ fn report(rt: &Rt, id: JournalId, recovery: &Recovery, recovered: &mut Recovered
         recovered.damages.push(text);
     }
     if recovery.used_older_checkpoint {
-        recovered.damages.push(format!("journal {id}: the newest checkpoint is damaged; the older one served"));
+        recovered
+            .damages
+            .push(format!("journal {id}: the newest checkpoint is damaged; the older one served"));
     }
 }
 
@@ -177,8 +185,7 @@ impl Shard {
             self.add_partitions(topic, 0);
         }
         let known = |id: &PartitionId| image.partition_lane(*id).is_some();
-        let mut orphans: Vec<_> =
-            self.partitions.borrow().keys().filter(|id| !known(id)).copied().collect();
+        let mut orphans: Vec<_> = self.partitions.borrow().keys().filter(|id| !known(id)).copied().collect();
         orphans.sort_unstable();
         for id in orphans {
             if image.tombstone(id.topic).is_some() {

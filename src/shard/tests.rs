@@ -4,9 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::*;
-use crate::api::{
-    Acks, At, Fetch, FetchPartition, FetchedPartition, Produce, Produced, Reply, Request,
-};
+use crate::api::{Acks, At, Fetch, FetchPartition, FetchedPartition, Produce, Produced, Reply, Request};
 use crate::coordinator::{Change, Partition as PartitionRecord, Record, Topic};
 use crate::model::{Failure, JournalId, Offset};
 use crate::record::{BatchBuilder, Compression, ProducerStamp};
@@ -129,10 +127,11 @@ async fn fetch(shard: &Rc<Shard>, partition: u32, offset: Offset) -> FetchedPart
 /// All values of a partition from its start, fetch by fetch.
 async fn read_all(shard: &Rc<Shard>, partition: u32) -> Vec<String> {
     let mut values = Vec::new();
-    let mut offset = match call(shard, Request::ListOffsets { partition: id(partition), at: At::Earliest }).await {
-        Ok(Reply::Offset { offset, .. }) => offset,
-        other => panic!("{other:?}"),
-    };
+    let mut offset =
+        match call(shard, Request::ListOffsets { partition: id(partition), at: At::Earliest }).await {
+            Ok(Reply::Offset { offset, .. }) => offset,
+            other => panic!("{other:?}"),
+        };
     loop {
         let fetched = fetch(shard, partition, offset).await;
         assert_eq!(fetched.error, None);
@@ -162,7 +161,10 @@ fn on_real_disk(body: impl AsyncFnOnce(Rt, std::path::PathBuf) + Send + 'static)
     let folder = tempfile::tempdir_in(".").expect("a folder");
     let path = folder.path().to_path_buf();
     let world = World::real();
-    world.executor("test", None, move |rt| async move { body(rt, path).await }).expect("an executor").join_blocking();
+    world
+        .executor("test", None, move |rt| async move { body(rt, path).await })
+        .expect("an executor")
+        .join_blocking();
 }
 
 #[test]
@@ -233,7 +235,10 @@ fn deleted_records_stay_deleted_and_their_segments_go() {
         stop(shard).await;
         let shard = started(&rt, &data, 2, false).await;
         assert_eq!(read_all(&shard, 1).await.len(), 10);
-        assert_eq!(fetch(&shard, 1, 100).await.error.map(|failure| failure.code), Some(crate::model::ErrorCode::OffsetOutOfRange));
+        assert_eq!(
+            fetch(&shard, 1, 100).await.error.map(|failure| failure.code),
+            Some(crate::model::ErrorCode::OffsetOutOfRange)
+        );
         stop(shard).await;
     });
 }

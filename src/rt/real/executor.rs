@@ -21,6 +21,9 @@ pub(in crate::rt) struct Executor {
     boot_id: u128,
 }
 
+/// Over before the rings have been looked at once.
+const YIELD: Duration = Duration::from_nanos(1);
+
 impl Executor {
     pub(super) fn new(name: String, helpers: Arc<Helpers>) -> Executor {
         Executor {
@@ -65,8 +68,8 @@ impl Executor {
     }
 
     pub(in crate::rt) async fn yield_now(&self) {
-        // Glommio's yield_now alone would let the same task run on without a look at the rings.
-        glommio::executor().yield_task_queue_now().await;
+        // Through a timer, because glommio looks at the rings only once no task is ready.
+        glommio::timer::sleep(YIELD).await;
     }
 
     pub(in crate::rt) async fn offload<T: Send + 'static>(

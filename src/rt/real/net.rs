@@ -3,7 +3,7 @@
 //! Floor 1. Owner: shard. A read or write tries the system call first and waits for readiness only
 //! when it would block. Nagle's delay is off: responses leave when they are written.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
@@ -44,10 +44,15 @@ pub(in crate::rt) fn check_port(address: SocketAddr) -> io::Result<()> {
     std::net::TcpListener::bind(address).map(drop)
 }
 
+/// What one socket may deliver before the rings are looked at again.
+const BURST_BYTES: usize = 256 << 10;
+
 pub(in crate::rt) struct Stream {
     /// Borrowed only while a poll runs, so a reader and a writer task can share it.
     socket: RefCell<TcpStream>,
     peer: SocketAddr,
+    /// Bytes read since a read had to wait.
+    burst: Cell<usize>,
 }
 
 /// A socket without an executor.
@@ -60,7 +65,7 @@ impl Stream {
     fn new(socket: TcpStream) -> io::Result<Stream> {
         socket.set_nodelay(true).map_err(plain)?;
         let peer = socket.peer_addr().map_err(plain)?;
-        Ok(Stream { socket: RefCell::new(socket), peer })
+        Ok(Stream { socket: RefCell::new(socket), peer, burst: Cell::new(0) })
     }
 
     pub(in crate::rt) async fn connect(address: SocketAddr) -> io::Result<Stream> {
@@ -70,7 +75,7 @@ impl Stream {
     pub(in crate::rt) fn adopt(socket: Socket) -> Stream {
         // SAFETY: into_raw_fd gives up the ownership that the new stream takes.
         let stream = unsafe { TcpStream::from_raw_fd(socket.descriptor.into_raw_fd()) };
-        Stream { socket: RefCell::new(stream), peer: socket.peer }
+        Stream { socket: RefCell::new(stream), peer: socket.peer, burst: Cell::new(0) }
     }
 
     /// Glommio's stream owns its descriptor for good, so a duplicate travels.
@@ -91,9 +96,23 @@ impl Stream {
     }
 
     pub(in crate::rt) async fn read(&self, into: &mut [u8]) -> io::Result<usize> {
+        if self.burst.get() >= BURST_BYTES {
+            // A sender that never pauses must not keep the others, or the disk, waiting.
+            self.burst.set(0);
+            glommio::timer::sleep(std::time::Duration::from_nanos(1)).await;
+        }
         // Glommio receives straight into the slice, unless a poll that it began after a short read is
         // pending; so there is no system call that finds nothing.
-        poll_fn(|cx| Pin::new(&mut *self.socket.borrow_mut()).poll_read(cx, into)).await
+        let count = poll_fn(|cx| {
+            let polled = Pin::new(&mut *self.socket.borrow_mut()).poll_read(cx, into);
+            if polled.is_pending() {
+                self.burst.set(0);
+            }
+            polled
+        })
+        .await?;
+        self.burst.set(self.burst.get() + count);
+        Ok(count)
     }
 
     pub(in crate::rt) async fn write_all_vectored(&self, slices: &[&[u8]]) -> io::Result<()> {

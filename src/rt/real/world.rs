@@ -23,8 +23,13 @@ use super::{plain, system};
 const REGISTERED_BYTES: usize = 64 << 10;
 /// Submission queue entries of each of glommio's three rings.
 const RING_DEPTH: usize = 512;
-/// While tasks are ready, completions are looked at this often.
-const PREEMPT: Duration = Duration::from_millis(1);
+/// Glommio's preemption timer, long enough never to matter. If it fires between a look at the rings and
+/// the run of the tasks, glommio 0.9 runs none of them and goes to sleep with work in its queues (seen:
+/// a shard that did not start, once in ten starts on a busy machine with 1 ms). So our tasks yield by
+/// bytes instead ([`Executor::yield_now`], `Stream::read`), and each time the rings are looked at.
+const PREEMPT: Duration = Duration::from_secs(3600);
+/// Should glommio go to sleep over ready tasks all the same, this wakes it.
+const HEARTBEAT: Duration = Duration::from_millis(250);
 
 /// Starts executors.
 #[derive(Clone)]
@@ -90,6 +95,13 @@ where
     F: FnOnce(Rc<Executor>) -> Fut,
     Fut: Future<Output = ()>,
 {
+    let heart = glommio::spawn_local(async {
+        loop {
+            glommio::timer::sleep(HEARTBEAT).await;
+        }
+    });
+    // Ends with the executor: a task that is neither awaited nor cancelled.
+    heart.detach();
     main(Rc::new(Executor::new(name, helpers))).await;
     // Dropped files are closed by the ring: give it one more turn.
     glommio::timer::sleep(Duration::from_millis(1)).await;
