@@ -1,1 +1,215 @@
-fn main() {}
+//! `ringsim`: runs simulated schedules of a broker and its clients on all CPUs.
+//!
+//! Floor 6.
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, mpsc};
+
+use clap::Parser;
+use ringlog::rt::sim::StepCount;
+use ringlog::sim::{MUTATIONS, Options, Outcome, run};
+
+/// Runs seeded schedules of crashes and faults against the real broker and client, in virtual time.
+#[derive(Parser)]
+struct Cli {
+    /// Seeds to run, as FIRST..END (END is not run).
+    #[arg(long, default_value = "0..1000")]
+    seeds: String,
+    /// Runs one seed twice and prints its outcome.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// With --seed: prints everything that happens, on stderr.
+    #[arg(long)]
+    trace: bool,
+    /// Switches a deliberate bug on.
+    #[arg(long)]
+    mutation: Option<String>,
+    /// Runs every deliberate bug until a schedule catches it.
+    #[arg(long)]
+    mutations: bool,
+    /// Threads; default: one per CPU.
+    #[arg(long)]
+    threads: Option<usize>,
+    /// Goes on after a violation.
+    #[arg(long)]
+    keep_going: bool,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let well = match (cli.seed, cli.mutations) {
+        (Some(seed), _) => one(seed, &cli),
+        (None, true) => mutations(&cli),
+        (None, false) => many(&cli),
+    };
+    if well { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn options(cli: &Cli) -> Options {
+    Options { trace: false, mutation: cli.mutation.clone() }
+}
+
+fn print(outcome: &Outcome) {
+    println!(
+        "seed {} ({}): trace {:016x}, {} records, {} acknowledged, {} crashes ({} while starting)",
+        outcome.seed,
+        outcome.theme,
+        outcome.trace_hash,
+        outcome.records,
+        outcome.acknowledged,
+        outcome.crashes,
+        outcome.crashes_in_start,
+    );
+    outcome.violations.iter().for_each(|text| println!("  VIOLATION {text}"));
+}
+
+fn one(seed: u64, cli: &Cli) -> bool {
+    let first = run(seed, &options(cli));
+    print(&first);
+    let second = run(seed, &Options { trace: cli.trace, ..options(cli) });
+    let same = first.trace_hash == second.trace_hash;
+    println!("a second run gives {} trace", if same { "the same" } else { "ANOTHER" });
+    same && first.violations.is_empty()
+}
+
+/// What many schedules came to.
+#[derive(Default)]
+struct Totals {
+    schedules: u64,
+    violated: Vec<Outcome>,
+    records: u64,
+    acknowledged: u64,
+    crashes: u64,
+    crashes_in_start: u64,
+    themes: BTreeMap<String, u64>,
+    steps: BTreeMap<&'static str, StepCount>,
+}
+
+impl Totals {
+    fn add(&mut self, outcome: Outcome) {
+        self.schedules += 1;
+        self.records += outcome.records;
+        self.acknowledged += outcome.acknowledged;
+        self.crashes += outcome.crashes;
+        self.crashes_in_start += outcome.crashes_in_start;
+        *self.themes.entry(outcome.theme.clone()).or_default() += 1;
+        for (step, count) in &outcome.steps {
+            let total = self.steps.entry(step).or_default();
+            total.reached += count.reached;
+            total.crashed += count.crashed;
+        }
+        if !outcome.violations.is_empty() {
+            print(&outcome);
+            println!(
+                "  replay: cargo run --release --features sim --bin ringsim -- --seed {} --trace",
+                outcome.seed
+            );
+            self.violated.push(outcome);
+        }
+    }
+
+    fn print(&self, seconds: f64) {
+        println!("crashes at each step (of all visits):");
+        for (step, count) in &self.steps {
+            println!("  {step:32} {:>9} ({})", count.crashed, count.reached);
+        }
+        println!("schedules by theme: {:?}", self.themes);
+        println!(
+            "{} schedules in {seconds:.1} s, {:.1} a second: {} records sent, {} acknowledged, {} crashes ({} while \
+             starting), {} schedules with violations",
+            self.schedules,
+            self.schedules as f64 / seconds,
+            self.records,
+            self.acknowledged,
+            self.crashes,
+            self.crashes_in_start,
+            self.violated.len(),
+        );
+    }
+}
+
+/// Runs seeds on several threads until `enough` says so; each outcome goes to `see`.
+fn spread(first: u64, end: u64, cli: &Cli, options: &Options, mut see: impl FnMut(Outcome) -> bool) {
+    let threads = cli.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    let next = AtomicU64::new(first);
+    let enough = AtomicBool::new(false);
+    let (sender, outcomes) = mpsc::channel();
+    let sender = Mutex::new(sender);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            let sender = sender.lock().expect("no thread panicked here").clone();
+            let (next, enough) = (&next, &enough);
+            scope.spawn(move || {
+                while !enough.load(Ordering::Relaxed) {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= end || sender.send(run(seed, options)).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        drop(sender);
+        for outcome in outcomes {
+            if see(outcome) {
+                enough.store(true, Ordering::Relaxed);
+            }
+        }
+    });
+}
+
+fn many(cli: &Cli) -> bool {
+    let Some((first, end)) = cli
+        .seeds
+        .split_once("..")
+        .and_then(|(first, end)| Some((first.parse::<u64>().ok()?, end.parse::<u64>().ok()?)))
+    else {
+        eprintln!("--seeds wants FIRST..END, such as 0..1000");
+        return false;
+    };
+    let began = seconds();
+    let mut totals = Totals::default();
+    spread(first, end, cli, &options(cli), |outcome| {
+        totals.add(outcome);
+        !cli.keep_going && !totals.violated.is_empty()
+    });
+    totals.print(seconds() - began);
+    totals.violated.is_empty()
+}
+
+/// Schedules that a deliberate bug gets to be caught.
+const SEEDS_PER_MUTATION: u64 = 3000;
+
+fn mutations(cli: &Cli) -> bool {
+    let mut missed = 0;
+    for mutation in MUTATIONS {
+        let options = Options { trace: false, mutation: Some(mutation.name.to_owned()) };
+        let (mut tried, mut caught) = (0, None);
+        spread(0, SEEDS_PER_MUTATION, cli, &options, |outcome| {
+            tried += 1;
+            if caught.is_none() {
+                caught = outcome.violations.first().map(|text| (outcome.seed, text.clone()));
+            }
+            caught.is_some()
+        });
+        match caught {
+            Some((seed, text)) => {
+                println!("caught  {} ({}): seed {seed}, of {tried}: {text}", mutation.name, mutation.what);
+            }
+            None => {
+                missed += 1;
+                println!("MISSED  {} ({}) in {tried} schedules", mutation.name, mutation.what);
+            }
+        }
+    }
+    println!("{} mutations, {missed} missed", MUTATIONS.len());
+    missed == 0
+}
+
+/// Of the machine's clock: schedules have their own.
+#[allow(clippy::disallowed_types)]
+fn seconds() -> f64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0.0, |since| since.as_secs_f64())
+}

@@ -48,6 +48,14 @@ impl Pool {
         BufMut { buffer: Some(buffer), pool: self.clone() }
     }
 
+    /// Frees the idle buffers.
+    #[cfg(feature = "sim")]
+    pub(super) fn clear(&self) {
+        let mut idle = self.idle.borrow_mut();
+        idle.by_pages.iter_mut().for_each(Vec::clear);
+        idle.bytes = 0;
+    }
+
     fn give(&self, buffer: DmaBuffer) {
         let bytes = buffer.len();
         let mut idle = self.idle.borrow_mut();

@@ -65,6 +65,8 @@ pub struct ConsumerMachine {
     delayed: BTreeSet<(Millis, Key)>,
     /// What the fetches under way may bring.
     granted: usize,
+    /// The shard that was last sent a fetch.
+    fetched_last: Option<Target>,
     finished: bool,
 }
 
@@ -86,6 +88,7 @@ impl ConsumerOptions {
             dirty: BTreeSet::new(),
             delayed: BTreeSet::new(),
             granted: 0,
+            fetched_last: None,
             finished: false,
         };
         (ConsumerHandle(front), machine)
@@ -413,9 +416,14 @@ impl ConsumerMachine {
 
     /// Sends what fetches the budget allows.
     fn fetch(&mut self, now: Millis) {
-        let targets: Vec<_> = self.shards.keys().copied().collect();
+        let mut targets: Vec<_> = self.shards.keys().copied().collect();
+        // Shards take turns: memory that comes free goes to the next one, not always to the first.
+        let next = targets.iter().position(|target| Some(*target) > self.fetched_last).unwrap_or(0);
+        targets.rotate_left(next);
         for target in targets {
-            while self.session.is_up(target) && self.fetch_from(now, target) {}
+            while self.session.is_up(target) && self.fetch_from(now, target) {
+                self.fetched_last = Some(target);
+            }
         }
     }
 

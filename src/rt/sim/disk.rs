@@ -9,13 +9,13 @@ use std::rc::Rc;
 
 use super::inode::{Inode, Mercy, PAGE_BYTES, Page};
 use super::tree::{FileId, Tree};
-use crate::base::Set;
 use crate::rt::buffer::{Buf, Pool};
 use crate::rt::random::Random;
 
 /// An open descriptor.
 struct Handle {
     file: FileId,
+    process: u32,
     in_flight: u32,
     closed: bool,
 }
@@ -45,8 +45,8 @@ pub(super) struct Disk {
     /// Numbers the changes of content.
     changes: u64,
     in_flight: BTreeMap<u64, InFlight>,
-    /// Locked by name.
-    locks: Set<FileId>,
+    /// Locked by name, with the process that holds it.
+    locks: BTreeMap<FileId, u32>,
 }
 
 impl Disk {
@@ -59,7 +59,7 @@ impl Disk {
             used: 0,
             changes: 0,
             in_flight: BTreeMap::new(),
-            locks: Set::default(),
+            locks: BTreeMap::new(),
         }
     }
 
@@ -82,16 +82,27 @@ impl Disk {
         Some(self.inodes.len() - 1)
     }
 
-    pub(super) fn open(&mut self, file: FileId) -> usize {
+    pub(super) fn open(&mut self, file: FileId, process: u32) -> usize {
         self.inodes[file].opens += 1;
-        self.handles.push(Handle { file, in_flight: 0, closed: false });
+        self.handles.push(Handle { file, process, in_flight: 0, closed: false });
         self.handles.len() - 1
     }
 
     /// The descriptor itself lives on until its writes are complete, as the kernel's does.
     pub(super) fn close(&mut self, handle: usize) {
-        self.handles[handle].closed = true;
-        self.finish_close(handle);
+        if !std::mem::replace(&mut self.handles[handle].closed, true) {
+            self.finish_close(handle);
+        }
+    }
+
+    /// What the kernel does at the end of a process, whatever the process itself remembers.
+    pub(super) fn close_all(&mut self, process: u32) {
+        for handle in 0..self.handles.len() {
+            if self.handles[handle].process == process {
+                self.close(handle);
+            }
+        }
+        self.locks.retain(|_, holder| *holder != process);
     }
 
     fn finish_close(&mut self, handle: usize) {
@@ -121,12 +132,16 @@ impl Disk {
         *holder.get_or_insert(handle) == handle
     }
 
-    pub(super) fn lock_file(&mut self, file: FileId) -> bool {
-        self.locks.insert(file)
+    pub(super) fn lock_file(&mut self, file: FileId, process: u32) -> bool {
+        let is_free = !self.locks.contains_key(&file);
+        self.locks.entry(file).or_insert(process);
+        is_free
     }
 
-    pub(super) fn unlock_file(&mut self, file: FileId) {
-        self.locks.remove(&file);
+    pub(super) fn unlock_file(&mut self, file: FileId, process: u32) {
+        if self.locks.get(&file) == Some(&process) {
+            self.locks.remove(&file);
+        }
     }
 
     pub(super) fn bytes(&mut self, handle: usize) -> u64 {
@@ -228,6 +243,7 @@ impl Disk {
             inode.cut_power(mercy, random, pool);
         }
         self.tree.cut_power(random);
+        self.handles.clear();
         self.locks.clear();
         self.used = 0;
         for (file, inode) in self.inodes.iter_mut().enumerate() {

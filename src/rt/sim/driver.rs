@@ -220,8 +220,7 @@ impl Simulation {
                 dead.push(pid as u32);
             }
         }
-        self.end_executors(|executor| dead.contains(&executor.process));
-        self.drain_shared();
+        self.end_processes(&dead);
         core.crash_machine(machine.0, kind);
         core.crashing.set(None);
     }
@@ -229,8 +228,18 @@ impl Simulation {
     /// Ends one process as kill -9 does.
     pub fn kill(&self, process: ProcessId) {
         self.core.processes.borrow_mut()[process.0 as usize].1 = false;
-        self.end_executors(|executor| executor.process == process.0);
+        self.end_processes(&[process.0]);
+    }
+
+    /// Drops the tasks of processes; what they leak, the system takes back.
+    fn end_processes(&self, dead: &[u32]) {
+        self.end_executors(|executor| dead.contains(&executor.process));
         self.drain_shared();
+        for process in dead {
+            let machine = self.core.machine_of(*process);
+            self.core.close_network(*process);
+            self.disk(MachineId(machine), |disk| disk.close_all(*process));
+        }
     }
 
     /// Whether any executor of the process still runs.
@@ -354,5 +363,9 @@ impl Drop for Simulation {
         drop(tasks);
         drop(self.core.shared.take_starts());
         drop(self.core.take_events());
+        // What programs leak holds the core for good: leave it little.
+        self.core.machines.borrow_mut().clear();
+        *self.core.net.borrow_mut() = Default::default();
+        self.core.pool.clear();
     }
 }

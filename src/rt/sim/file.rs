@@ -81,7 +81,7 @@ impl Folder {
         check_name(name)?;
         self.process.plain().await?;
         let handle = self.process.disk(|disk| match disk.tree.find(self.id, name) {
-            Some(Node::File(file)) => Ok(disk.open(file)),
+            Some(Node::File(file)) => Ok(disk.open(file, self.process.pid)),
             Some(Node::Folder(_)) => Err(error(io::ErrorKind::IsADirectory)),
             None => Err(error(io::ErrorKind::NotFound)),
         })?;
@@ -97,7 +97,7 @@ impl Folder {
             }
             let file = disk.create(bytes).ok_or_else(|| error(io::ErrorKind::StorageFull))?;
             disk.tree.add_file(self.id, name, file);
-            Ok(disk.open(file))
+            Ok(disk.open(file, self.process.pid))
         })?;
         self.process.core.line(|| format!("create {}", self.path.join(name).display()));
         Ok(self.file(handle, Access::Write, name))
@@ -180,7 +180,7 @@ impl Folder {
                 Ok(file)
             }
         })?;
-        let locked = self.process.disk(|disk| disk.lock_file(file));
+        let locked = self.process.disk(|disk| disk.lock_file(file, self.process.pid));
         let boot = self.process.boot();
         Ok(locked.then(|| Lock { process: self.process.clone(), boot, file }))
     }
@@ -195,7 +195,7 @@ pub(in crate::rt) struct Lock {
 impl Drop for Lock {
     fn drop(&mut self) {
         if self.process.boot() == self.boot {
-            self.process.disk(|disk| disk.unlock_file(self.file));
+            self.process.disk(|disk| disk.unlock_file(self.file, self.process.pid));
         }
     }
 }

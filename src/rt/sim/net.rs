@@ -24,6 +24,8 @@ pub(super) struct End {
     /// The other side closed, and all it sent has arrived.
     pub(super) finished: bool,
     pub(super) closed: bool,
+    /// The process that holds this end; none while it waits to be accepted or travels.
+    pub(super) process: Option<u32>,
     pub(super) reader: Option<Waker>,
     /// Of the other side's writer, which waits for room here.
     pub(super) writer: Option<Waker>,
@@ -46,6 +48,7 @@ pub(super) struct Connection {
 
 pub(super) struct Port {
     pub(super) address: SocketAddr,
+    process: u32,
     pub(super) waiting: VecDeque<u32>,
     pub(super) waker: Option<Waker>,
 }
@@ -79,9 +82,9 @@ impl Net {
         FIRST_PORT + self.ephemeral
     }
 
-    pub(super) fn add_port(&mut self, address: SocketAddr) -> u32 {
+    pub(super) fn add_port(&mut self, address: SocketAddr, process: u32) -> u32 {
         self.port_last += 1;
-        self.ports.insert(self.port_last, Port { address, waiting: VecDeque::new(), waker: None });
+        self.ports.insert(self.port_last, Port { address, process, waiting: VecDeque::new(), waker: None });
         self.port_last
     }
 
@@ -107,6 +110,15 @@ impl Net {
             connection.cut = true;
             connection.ends.iter_mut().for_each(End::wake);
         }
+    }
+
+    fn ends_of(&self, process: u32) -> Vec<(u32, u8)> {
+        let ends = |(index, connection): (usize, &Option<Connection>)| {
+            let sides = connection.iter().flat_map(|connection| connection.ends.iter().zip([0, 1]));
+            let own = sides.filter(|(end, _)| end.process == Some(process) && !end.closed);
+            own.map(|(_, side)| (index as u32, side)).collect::<Vec<_>>()
+        };
+        self.connections.iter().enumerate().flat_map(ends).collect()
     }
 
     pub(super) fn cut_all(&mut self) {
@@ -144,6 +156,30 @@ impl Core {
         (self.now.get() + (self.between(range) + delay) * 1000).max(last)
     }
 
+    /// Closes the listeners and connections of a process that ended.
+    pub(super) fn close_network(&self, process: u32) {
+        let (ports, ends) = {
+            let net = self.net.borrow();
+            let ports = net.ports.iter().filter(|(_, port)| port.process == process);
+            (ports.map(|(id, _)| *id).collect::<Vec<_>>(), net.ends_of(process))
+        };
+        ports.into_iter().for_each(|port| self.close_port(port));
+        ends.into_iter().for_each(|(connection, side)| self.close_end(connection, side));
+    }
+
+    pub(super) fn close_port(&self, port: u32) {
+        let port = {
+            let mut net = self.net.borrow_mut();
+            let port = net.ports.remove(&port);
+            self.shared.set_listening(net.listening());
+            port
+        };
+        for connection in port.into_iter().flat_map(|port| port.waiting) {
+            self.net.borrow_mut().cut(connection);
+            self.close_end(connection, 1);
+        }
+    }
+
     pub(super) fn close_end(&self, connection: u32, side: u8) {
         let other = side ^ 1;
         let last = {
@@ -175,6 +211,7 @@ impl Core {
             None => return,
         };
         let at = self.arrival(last);
+        self.line(|| format!("send {} bytes on connection {connection} to side {to}", bytes.len()));
         if let Some((end, _)) = self.net.borrow_mut().end(connection, to) {
             end.owed += bytes.len();
             end.last_arrival = at;

@@ -153,7 +153,8 @@ pub(in crate::rt) struct Process {
 
 impl Process {
     pub(super) fn boot(&self) -> u64 {
-        self.core.machines.borrow()[self.machine as usize].boot
+        // No machine is left once the simulation is dropped.
+        self.core.machines.borrow().get(self.machine as usize).map_or(u64::MAX, |machine| machine.boot)
     }
 
     pub(in crate::rt) fn now(&self) -> Instant {

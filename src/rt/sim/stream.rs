@@ -26,7 +26,7 @@ impl Process {
         if address.port() == 0 {
             address.set_port(net.free_port());
         }
-        let port = net.add_port(address);
+        let port = net.add_port(address, self.pid);
         self.core.shared.set_listening(net.listening());
         Ok(Listener { process: self.clone(), port, address })
     }
@@ -43,9 +43,11 @@ impl Process {
             return Err(io::Error::from(io::ErrorKind::ConnectionRefused));
         }
         let port = ports[self.core.below(ports.len() as u64) as usize];
-        let mut net = self.core.net.borrow_mut();
-        let from = SocketAddr::new(address.ip(), net.free_port());
-        let connection = net.connect(from, port);
+        let connection = {
+            let mut net = self.core.net.borrow_mut();
+            let from = SocketAddr::new(address.ip(), net.free_port());
+            net.connect(from, port)
+        };
         Ok(Stream::new(self, connection, 0, address))
     }
 
@@ -87,17 +89,7 @@ impl Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        let core = &self.process.core;
-        let port = {
-            let mut net = core.net.borrow_mut();
-            let port = net.ports.remove(&self.port);
-            core.shared.set_listening(net.listening());
-            port
-        };
-        for connection in port.into_iter().flat_map(|port| port.waiting) {
-            core.net.borrow_mut().cut(connection);
-            core.close_end(connection, 1);
-        }
+        self.process.core.close_port(self.port);
     }
 }
 
@@ -110,6 +102,9 @@ pub(in crate::rt) struct Stream {
 
 impl Stream {
     fn new(process: &Process, connection: u32, side: u8, peer: SocketAddr) -> Stream {
+        if let Some((end, _)) = process.core.net.borrow_mut().end(connection, side) {
+            end.process = Some(process.pid);
+        }
         Stream { process: process.clone(), place: Some((connection, side)), peer }
     }
 
@@ -226,6 +221,10 @@ impl Stream {
 
     pub(in crate::rt) fn hand_over(mut self) -> Socket {
         let shared = self.process.core.shared.clone();
+        let (connection, side) = self.place();
+        if let Some((end, _)) = self.process.core.net.borrow_mut().end(connection, side) {
+            end.process = None;
+        }
         Socket { shared, place: self.place.take(), peer: self.peer }
     }
 }
