@@ -31,11 +31,26 @@ impl Listener {
     }
 
     pub(in crate::rt) async fn accept(&self) -> io::Result<Stream> {
-        Stream::new(self.listener.accept().await.map_err(plain)?)
+        let stream = self.listener.accept().await.map_err(plain)?;
+        reuse_address(&stream);
+        Stream::new(stream)
     }
 
     pub(in crate::rt) fn local(&self) -> SocketAddr {
         self.local
+    }
+}
+
+/// What is left of a connection after its broker died must not make `check_port` take the port for
+/// taken: the kernel looks at this option of each socket, also in TIME_WAIT.
+fn reuse_address(stream: &TcpStream) {
+    let on: libc::c_int = 1;
+    // SAFETY: the descriptor is open while the stream lives; the kernel reads one int. Without the
+    // option everything works but a restart within a minute.
+    unsafe {
+        let bytes = size_of::<libc::c_int>() as libc::socklen_t;
+        let value = (&raw const on).cast();
+        libc::setsockopt(stream.as_raw_fd(), libc::SOL_SOCKET, libc::SO_REUSEADDR, value, bytes);
     }
 }
 
