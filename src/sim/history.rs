@@ -65,6 +65,7 @@ pub(super) struct History {
     record_last: RecordId,
     /// Progress of the clients.
     pub producers_done: u32,
+    pub admin_done: bool,
     pub topics_ready: bool,
     pub stop_consuming: bool,
 }

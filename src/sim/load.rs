@@ -22,6 +22,9 @@ pub(super) type Shared = Rc<RefCell<History>>;
 /// Patience of an administrator's question: longer than a broker is ever away.
 const ADMIN_TIMEOUT_MS: u64 = 600_000;
 
+/// Then the administrator rests, so that what its acts left over can come to an end.
+const ADMIN_ACTS_MAX: u32 = 30;
+
 fn settings() -> Settings {
     Settings {
         connect_timeout_ms: 300,
@@ -185,7 +188,10 @@ pub(super) async fn administer(
     let admin = admin(&rt, broker);
     prepare(&admin, &topics, &history).await;
     let mut random = Random::new(rt.random());
-    while history.borrow().producers_done < producers {
+    for _ in 0..ADMIN_ACTS_MAX {
+        if history.borrow().producers_done == producers {
+            break;
+        }
         rt.sleep(Duration::from_millis(random.below(200))).await;
         let topic = &topics[random.below(topics.len() as u64) as usize];
         match topic.role {
@@ -194,6 +200,7 @@ pub(super) async fn administer(
             Role::Keep | Role::Size => (),
         }
     }
+    history.borrow_mut().admin_done = true;
 }
 
 async fn trim(rt: &Rt, admin: &Admin, topic: &TopicPlan, random: &mut Random, history: &Shared) {

@@ -249,14 +249,21 @@ impl Schedule {
     fn deliver(&mut self) {
         let (history, producers) = (self.history.clone(), self.plan.producers);
         let until = self.simulation.after(PATIENCE);
-        let stop = self.simulation.run(until, || history.borrow().producers_done == producers);
+        let done = || {
+            let history = history.borrow();
+            history.producers_done == producers && history.admin_done
+        };
+        let stop = self.simulation.run(until, done);
         if stop != Stop::Done {
-            let unknown = {
+            let (unknown, first) = {
                 let history = self.history.borrow();
-                history.sent.values().filter(|sent| sent.fate == Fate::Unknown).count()
+                let mut unknown = history.sent.iter().filter(|(_, sent)| sent.fate == Fate::Unknown);
+                let first = unknown.next().map(|(id, sent)| format!("record {id} for {:?}", sent.place));
+                (unknown.count() + usize::from(first.is_some()), first)
             };
             self.note_end_failure();
-            let text = format!("{unknown} records were not delivered within {PATIENCE:?} ({stop:?})");
+            let text =
+                format!("{unknown} records were not delivered within {PATIENCE:?} ({stop:?}): {first:?}");
             self.history.borrow_mut().violation(text);
         }
     }

@@ -130,6 +130,8 @@ impl TwinLog {
         for (slot, file) in files.iter().enumerate() {
             file.flush().await.map_err(failed(slot))?;
         }
+        // A killed process may have made the files without their names being durable.
+        folder.sync().await.map_err(failed(current))?;
         rt.step("twinlog.opened");
         let log = TwinLog {
             rt: rt.clone(),

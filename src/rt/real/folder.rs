@@ -130,17 +130,16 @@ fn real_folder(path: &Path) -> io::Result<PathBuf> {
     Err(io::Error::new(io::ErrorKind::NotADirectory, format!("{} is not a folder", path.display())))
 }
 
-/// Makes the folder and its missing parents, and flushes every folder that got a new entry.
+/// Makes the folder and its missing parents, and flushes all above it: an earlier process may have been
+/// killed between making one of them and its flush.
 fn create_durably(path: &Path) -> io::Result<()> {
     let path = std::path::absolute(path)?;
-    if path.is_dir() {
-        return Ok(());
-    }
-    if let Some(parent) = path.parent() {
-        create_durably(parent)?;
-        match fs::create_dir(&path) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-            _ => sync_folder(parent)?,
+    fs::create_dir_all(&path)?;
+    for parent in path.ancestors().skip(1) {
+        match sync_folder(parent) {
+            // What this user may not read, this user has not made.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => break,
+            result => result?,
         }
     }
     Ok(())
