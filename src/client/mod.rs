@@ -38,6 +38,8 @@ mod producer;
 mod session;
 mod shell;
 mod sync;
+#[cfg(test)]
+mod testing;
 
 pub use crate::record::Compression;
 pub use crate::wire::{Acks, At};

@@ -241,9 +241,9 @@ impl ConsumerHandle {
     pub async fn next(&self) -> Result<ConsumerRecord, ConsumeError> {
         loop {
             // Records of a batch that was opened before come first.
-            let found = self.find(|front| match lock(&front.state).next_opened() {
-                Some(record) => Some(Found::Record(record)),
-                None => front.take(),
+            let found = self.find(|front| {
+                let opened = lock(&front.state).next_opened();
+                opened.map(Found::Record).or_else(|| front.take())
             });
             let batch = match found.await? {
                 Found::Record(record) => return Ok(record),

@@ -48,6 +48,8 @@ pub(super) struct Identity {
 struct Batch {
     built: Built,
     stamp: Option<ProducerStamp>,
+    /// How many batches were stamped before it.
+    ordinal: u64,
     /// It was sent at least once and not refused, and the answer never came.
     maybe_written: bool,
     /// Its records have been told that time is up; only the answer is still of interest.
@@ -81,6 +83,10 @@ pub(super) struct Partition {
     topic_id: Option<TopicId>,
     identity: Option<Identity>,
     sequence_next: i32,
+    ordinal_next: u64,
+    /// The broker has acknowledged a batch of this identity. Until then one is in flight: a broker
+    /// that does not know the producer takes whatever sequence comes first.
+    introduced: bool,
     /// To be sent; those that were sent before come first.
     queue: VecDeque<Batch>,
     /// Sent and not answered, in the order of sending.
@@ -106,6 +112,8 @@ impl Partition {
             topic_id: None,
             identity: None,
             sequence_next: 0,
+            ordinal_next: 0,
+            introduced: false,
             queue: VecDeque::new(),
             in_flight: VecDeque::new(),
             hold: false,
@@ -128,7 +136,7 @@ impl Partition {
     }
 
     fn push(&mut self, built: Built) {
-        self.queue.push_back(Batch { built, stamp: None, maybe_written: false, given_up: false });
+        self.queue.push_back(Batch { built, stamp: None, ordinal: 0, maybe_written: false, given_up: false });
     }
 
     pub fn has_queued(&self) -> bool {
@@ -141,7 +149,8 @@ impl Partition {
 
     /// Whether a batch may go out as far as this partition is concerned.
     pub fn may_send(&self, now: Millis) -> bool {
-        !self.hold && self.not_before <= now && self.in_flight.len() < IN_FLIGHT_MAX
+        let in_flight_max = if self.idempotent && !self.introduced { 1 } else { IN_FLIGHT_MAX };
+        !self.hold && self.not_before <= now && self.in_flight.len() < in_flight_max
     }
 
     pub fn not_before(&self) -> Millis {
@@ -155,6 +164,7 @@ impl Partition {
     pub fn set_identity(&mut self, identity: Identity) {
         self.identity = Some(identity);
         self.sequence_next = 0;
+        self.introduced = false;
     }
 
     /// The topic was opened under this id. If that is another than before, what may have been
@@ -173,7 +183,7 @@ impl Partition {
     /// The next batch to send, stamped; it is in flight from now on.
     pub fn next(&mut self) -> Option<Outgoing> {
         let front = self.queue.front()?;
-        if self.resend_only && front.stamp.is_none() {
+        if front.stamp.is_none() && (self.resend_only || self.is_window_full()) {
             return None;
         }
         let mut batch = self.queue.pop_front()?;
@@ -181,6 +191,8 @@ impl Partition {
             let stamp =
                 ProducerStamp { id: identity.id, epoch: identity.epoch, base_sequence: self.sequence_next };
             batch.stamp(stamp);
+            batch.ordinal = self.ordinal_next;
+            self.ordinal_next += 1;
             // 2^31 - 1 is followed by 0.
             self.sequence_next = self.sequence_next.wrapping_add(batch.built.records as i32) & i32::MAX;
         }
@@ -189,9 +201,17 @@ impl Partition {
         Some(outgoing)
     }
 
+    /// Whether one more batch could push the oldest unanswered one out of the broker's window, even
+    /// if later ones have been answered before it.
+    fn is_window_full(&self) -> bool {
+        let oldest = self.in_flight.iter().map(|batch| batch.ordinal).min();
+        self.idempotent && oldest.is_some_and(|oldest| self.ordinal_next - oldest >= IN_FLIGHT_MAX as u64)
+    }
+
     pub fn acknowledged(&mut self, id: u64, produced: &Produced) {
         let Some(batch) = self.take_in_flight(id) else { return };
         self.attempts = 0;
+        self.introduced = true;
         let acknowledged = Acknowledged {
             base_offset: produced.base_offset,
             log_append_time_ms: produced.log_append_time_ms,
@@ -373,6 +393,7 @@ impl Partition {
 
     fn clear_stamps(&mut self) {
         self.sequence_next = 0;
+        self.introduced = false;
         for batch in &mut self.queue {
             batch.stamp = None;
         }
