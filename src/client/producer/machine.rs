@@ -369,9 +369,8 @@ impl ProducerMachine {
         let partitions: Vec<_> =
             indexes[..count].iter().map(|index| self.partitions[*index].accumulator.clone()).collect();
         let mut topics = self.front.topics.write().expect("no code panics while it holds this lock");
-        let is_same = |known: &Topic| {
-            known.partitions.len() == count && known.batch_bytes_max == batch_bytes_max
-        };
+        let is_same =
+            |known: &Topic| known.partitions.len() == count && known.batch_bytes_max == batch_bytes_max;
         if !topics.get(name).is_some_and(is_same) {
             let sticky = AtomicU32::new((self.session.random() % count as u64) as u32);
             topics.insert(name.to_owned(), Topic { partitions, sticky, batch_bytes, batch_bytes_max });
