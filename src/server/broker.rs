@@ -7,6 +7,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::config::Config;
 use super::control::{Control, Ending};
@@ -28,6 +29,9 @@ const SEGMENTS_PER_JOURNAL: u64 = 3;
 /// More journals are made only while this share of the filesystem stays free.
 const FREE_SHARE: u64 = 10;
 const MIB: u64 = 1 << 20;
+/// How long a broker that was just killed may take to let go of folder and port.
+const PREDECESSOR_ATTEMPTS: u32 = 60;
+const PREDECESSOR_PAUSE: Duration = Duration::from_millis(50);
 
 /// What a start came to.
 #[derive(Clone, Debug)]
@@ -141,11 +145,11 @@ async fn open(
     config: &Config,
     inbox: mesh::Receiver<ToControl>,
 ) -> Result<(Control, Opened), StartError> {
-    check_port(world, config)?;
+    check_port(rt, world, config).await?;
     let failed = |error| error::storage(&config.data, &error);
     let folder = rt.create_folder(&config.data).await.map_err(failed)?;
     let data = folder.path();
-    let lock = folder.lock(LOCK).await.map_err(failed)?.ok_or_else(|| metadata::in_use(&data))?;
+    let lock = lock(rt, &folder).await.map_err(failed)?.ok_or_else(|| metadata::in_use(&data))?;
     let found = journal_folders(&folder).await.map_err(failed)?;
     let Metadata { mut log, image, repaired } = metadata::open(rt, &folder, found.len()).await?;
     repaired.iter().for_each(|text| rt.log(Level::Warn, text));
@@ -176,9 +180,31 @@ async fn open(
     Ok((Control::new(rt, log, coordinator, inbox, defaults), opened))
 }
 
-fn check_port(world: &World, config: &Config) -> Result<(), StartError> {
+/// Locks the data folder; waits a little for a predecessor that is dying.
+async fn lock(rt: &Rt, folder: &Folder) -> std::io::Result<Option<Lock>> {
+    for _ in 0..PREDECESSOR_ATTEMPTS {
+        if let Some(lock) = folder.lock(LOCK).await? {
+            return Ok(Some(lock));
+        }
+        rt.sleep(PREDECESSOR_PAUSE).await;
+    }
+    Ok(None)
+}
+
+/// The kernel closes the listening socket of a killed broker only after its rings are torn down,
+/// which is after its process is gone: wait a little for that.
+async fn check_port(rt: &Rt, world: &World, config: &Config) -> Result<(), StartError> {
     let listen = config.listen;
-    world.check_port(listen).map_err(|error| {
+    let mut result = world.check_port(listen);
+    for _ in 0..PREDECESSOR_ATTEMPTS {
+        match &result {
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {}
+            _ => break,
+        }
+        rt.sleep(PREDECESSOR_PAUSE).await;
+        result = world.check_port(listen);
+    }
+    result.map_err(|error| {
         let what = format!("cannot listen on {listen}: {error}");
         let cure = match error.kind() {
             std::io::ErrorKind::AddrInUse => {
