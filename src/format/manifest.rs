@@ -198,6 +198,8 @@ impl Manifest {
                 self.accepted_frames.retain(|(from, _)| from.segment != *number);
             }
             Record::Checkpoint { generation, replay } => {
+                // One that was written anew counts once.
+                self.checkpoints.retain(|(earlier, _)| earlier < generation);
                 self.checkpoints.insert(0, (*generation, *replay));
                 self.checkpoints.truncate(2);
             }

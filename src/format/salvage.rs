@@ -5,8 +5,39 @@
 //! verifies; it establishes which offsets a damaged place held.
 
 use super::entry::{self, Entry};
+use super::frame::{Address, FrameHeader};
 use super::{block, frame};
-use crate::model::Position;
+use crate::model::{JournalId, Position};
+
+/// Lanes of a journal in v1, and room for more.
+const PARTS_TRIED: usize = 64;
+
+/// Decodes what would decode if one bit were not flipped. A CRC32C tells any single flipped bit of
+/// these lengths from every other, so there is at most one answer. `reach`: bytes that are tried.
+pub fn corrected<T>(bytes: &[u8], reach: usize, decode: impl Fn(&[u8]) -> Option<T>) -> Option<T> {
+    let mut copy = bytes.to_vec();
+    for bit in 0..reach.min(bytes.len()) * 8 {
+        copy[bit / 8] ^= 1 << (bit % 8);
+        if let Some(decoded) = decode(&copy) {
+            return Some(decoded);
+        }
+        copy[bit / 8] ^= 1 << (bit % 8);
+    }
+    None
+}
+
+/// The header of a frame with one flipped bit.
+pub fn frame_header(journal: JournalId, bytes: &[u8], at: Address) -> Option<FrameHeader> {
+    let head = &bytes[..bytes.len().min(frame::head_bytes(frame::PARTS_MAX))];
+    // Frames have a part for each lane at most; a flip behind those is no part of the header.
+    let reach = frame::head_bytes(PARTS_TRIED);
+    corrected(head, reach, |bytes| FrameHeader::decode(journal, bytes, at).ok())
+}
+
+/// An entry with one flipped bit.
+pub fn entry(bytes: &[u8]) -> Option<Entry> {
+    corrected(bytes.get(..entry::BYTES)?, entry::BYTES, |bytes| Entry::decode(bytes).ok())
+}
 
 /// A block of which at least its place and length are believed.
 #[derive(Clone, Debug)]
@@ -55,6 +86,19 @@ fn one_block(bytes: &[u8], at: usize) -> Option<Salvaged> {
         let length = header.length as usize;
         let runs = block::runs(&bytes[at..at + length], &header).ok()?;
         return Some(Salvaged { at, length, header: Some(header), runs, is_complete: true });
+    }
+    let flipped = corrected(bytes.get(at..)?, block::HEADER_BYTES, |bytes| {
+        let header = whole_block(bytes, 0)?;
+        Some((header, block::runs(&bytes[..header.length as usize], &header).ok()?))
+    });
+    if let Some((header, runs)) = flipped {
+        return Some(Salvaged {
+            at,
+            length: header.length as usize,
+            header: Some(header),
+            runs,
+            is_complete: true,
+        });
     }
     let inline = inline_runs(bytes, at);
     let by_entries = block_by_entries(bytes, at, &inline);
@@ -124,9 +168,9 @@ fn merged_runs(bytes: &[u8], header: &block::BlockHeader, inline: &[block::Run])
 #[cfg(test)]
 mod tests {
     use super::super::entry::{EntryKind, payload_crc};
-    use super::super::frame::{Address, FrameHeader, FrameKind, Part};
+    use super::super::frame::{FrameKind, Part};
     use super::*;
-    use crate::model::{JournalId, LaneId, PartitionId, TopicId};
+    use crate::model::{LaneId, PartitionId, TopicId};
 
     /// A frame of two blocks with two runs each.
     fn sample() -> Vec<u8> {
@@ -171,6 +215,7 @@ mod tests {
             let found = blocks(&bad);
             assert_eq!(found.len(), 2, "bit {bit} of byte {}", bit / 8);
             assert!(found.iter().all(|block| block.runs.len() == 2), "bit {bit} of byte {}", bit / 8);
+            assert!(found.iter().all(|block| block.header.is_some()), "bit {bit} of byte {}", bit / 8);
         }
     }
 }

@@ -113,7 +113,7 @@ impl Tail {
 }
 
 impl Journal {
-    /// Bytes that one frame may have: a quarter of a segment, and never over 16 MiB and a bit.
+    /// Bytes that one frame may have: half of a segment, and never over 16 MiB and a bit.
     pub fn frame_bytes_max(&self) -> usize {
         (self.segment_bytes as usize / 2).min(17 << 20)
     }
@@ -249,6 +249,10 @@ impl Journal {
 
     /// Seals the frame with its header and sends it to the disk.
     pub fn submit(self: &Rc<Self>, mut slot: FrameSlot, parts: Vec<Part>, then: Then) {
+        if let Some(offline) = self.offline() {
+            then(Err(offline));
+            return;
+        }
         let mut head = self.head.borrow_mut();
         assert_eq!(slot.address, Address { segment: head.active.number, byte: head.byte });
         let durable = head.durable;

@@ -4,7 +4,7 @@
 
 use std::io;
 
-use super::Journal;
+use super::{Journal, files, is_full};
 use crate::base::align::align_up;
 use crate::format::checkpoint::{self, Checkpoint};
 use crate::format::manifest::Record;
@@ -35,9 +35,11 @@ pub(super) async fn create_slots(folder: &Folder) -> io::Result<()> {
 
 /// Reads a generation; `Ok(Err)` says what is wrong with it. What is read is made durable first.
 pub(super) async fn read(
+    rt: &Rt,
     folder: &Folder,
     journal: JournalId,
     generation: u64,
+    replay: u64,
 ) -> io::Result<Result<Checkpoint, String>> {
     let name = slot_name(generation);
     let file = match folder.open(&name, Access::Write).await {
@@ -47,11 +49,14 @@ pub(super) async fn read(
         }
         Err(error) => return Err(error),
     };
+    if !files::lock(rt, &file).await? {
+        return Err(io::Error::other("another process holds a checkpoint"));
+    }
     file.flush().await?;
     let result = read_file(&file, journal).await?;
     file.close().await?;
     Ok(result.and_then(|checkpoint| match checkpoint.generation {
-        found if found == generation => Ok(checkpoint),
+        found if found == generation && checkpoint.replay_segment == replay => Ok(checkpoint),
         found => Err(format!("{name} holds generation {found} instead of {generation}")),
     }))
 }
@@ -81,6 +86,10 @@ async fn read_file(file: &File, journal: JournalId) -> io::Result<Result<Checkpo
 
 async fn write_slot(rt: &Rt, folder: &Folder, generation: u64, content: &[u8]) -> io::Result<()> {
     let file = folder.open(&slot_name(generation), Access::Write).await?;
+    // A write of a killed process must not land over the new content.
+    if !files::lock(rt, &file).await? {
+        return Err(io::Error::other("another process holds a checkpoint"));
+    }
     let padded = align_up(content.len() as u64);
     let have = file.bytes().await?;
     if padded * 2 > have
@@ -108,7 +117,7 @@ async fn write_slot(rt: &Rt, folder: &Folder, generation: u64, content: &[u8]) -
 impl Journal {
     /// Generation that the next checkpoint gets.
     pub fn next_checkpoint(&self) -> u64 {
-        self.manifest.borrow().checkpoints.first().map_or(1, |(generation, _)| generation + 1)
+        self.checkpoint_next.get()
     }
 
     /// First segment that the older checkpoint may still need; what lies below can go.
@@ -119,19 +128,20 @@ impl Journal {
         }
     }
 
-    /// First segment that the newest checkpoint replays.
-    pub fn newest_replay(&self) -> u64 {
-        self.manifest.borrow().checkpoints.first().map_or(0, |(_, replay)| *replay)
-    }
-
     /// Writes and publishes a checkpoint. The caller has made sure that everything in it is durable.
     pub async fn write_checkpoint(&self, generation: u64, replay: u64, content: &[u8]) -> io::Result<()> {
         self.rt.step("checkpoint.begin");
+        self.checkpoint_next.set(generation + 1);
         if self.rt.mutated("publish-checkpoint-first") {
             self.note_manifest(&[Record::Checkpoint { generation, replay }]).await?;
             return write_slot(&self.rt, &self.folder, generation, content).await;
         }
-        write_slot(&self.rt, &self.folder, generation, content).await?;
+        let written = write_slot(&self.rt, &self.folder, generation, content).await;
+        if written.as_ref().is_err_and(is_full) {
+            // The slot still holds what it held: the same generation is tried again.
+            self.checkpoint_next.set(generation);
+        }
+        self.check_write("a checkpoint could not be written", written)?;
         self.note_manifest(&[Record::Checkpoint { generation, replay }]).await?;
         self.rt.step("checkpoint.published");
         Ok(())

@@ -5,13 +5,32 @@
 
 use std::io;
 use std::rc::Rc;
+use std::time::Duration;
 
 use super::segment::{Index, OpenIndex, Segment};
-use super::{Journal, append::Offline};
+use super::{Journal, append::Offline, is_full};
 use crate::format::frame::Address;
 use crate::format::manifest::{Record, Role};
-use crate::rt::{Access, File, Folder, Space};
+use crate::rt::{Access, File, Folder, Rt, Space};
 use crate::twinlog::TwinLog;
+
+/// Free space that segments leave alone, as a share of the filesystem: checkpoints and metadata grow.
+const FREE_SHARE: u64 = 50;
+/// How long a killed broker's last writes may take to land.
+const LOCK_ATTEMPTS: u32 = 400;
+const LOCK_PAUSE: Duration = Duration::from_millis(25);
+
+/// Locks a file through its writing descriptor: proves that no earlier process has a write in flight.
+/// False if another process keeps it.
+pub(super) async fn lock(rt: &Rt, file: &File) -> io::Result<bool> {
+    for _ in 0..LOCK_ATTEMPTS {
+        if file.lock().await? {
+            return Ok(true);
+        }
+        rt.sleep(LOCK_PAUSE).await;
+    }
+    Ok(false)
+}
 
 /// Name of the file that holds the space of one rewrite.
 pub(super) const RESERVE: &str = "reserve";
@@ -19,19 +38,35 @@ pub(super) const RESERVE: &str = "reserve";
 impl Journal {
     /// Appends records to the manifest; they count once they are durable.
     pub(super) async fn note_manifest(&self, records: &[Record]) -> io::Result<()> {
-        let mut log = self.manifest_log.borrow_mut().take().expect("one task changes the manifest");
+        let mut log = loop {
+            if let Some(log) = { self.manifest_log.borrow_mut().take() } {
+                break log;
+            }
+            self.manifest_free.wait().await;
+        };
         let result = self.append_manifest(&mut log, records).await;
         *self.manifest_log.borrow_mut() = Some(log);
+        self.manifest_free.notify();
+        self.check_write("its manifest could not be written", result)
+    }
+
+    /// The first failed write or flush ends the journal; a full disk does not.
+    pub(super) fn check_write<T>(&self, what: &str, result: io::Result<T>) -> io::Result<T> {
         if let Err(error) = &result
-            && error.kind() != io::ErrorKind::StorageFull
+            && !is_full(error)
         {
             self.go_offline(format!(
-                "journal {} is offline: its manifest could not be written: {error}; \
-                 check the disk, then restart the broker",
+                "journal {} is offline: {what}: {error}; check the disk, then restart the broker",
                 self.id
             ));
         }
         result
+    }
+
+    pub(super) fn take_number(&self) -> u64 {
+        let number = self.number_next.get();
+        self.number_next.set(number + 1);
+        number
     }
 
     async fn append_manifest(&self, log: &mut TwinLog, records: &[Record]) -> io::Result<()> {
@@ -48,15 +83,27 @@ impl Journal {
         Ok(())
     }
 
-    /// Allocates the segment after the active one. ENOSPC leaves everything as it was.
-    pub async fn allocate_next(&self) -> io::Result<()> {
+    /// Makes sure that a segment follows the active one, unless that left too little of the disk.
+    /// A full disk leaves everything as it was.
+    pub async fn allocate_next_within(&self, space: Space) -> io::Result<()> {
         if self.has_next() || self.offline().is_some() {
             return Ok(());
         }
-        let number = self.manifest.borrow().next_number;
-        let segment = self.create_log_segment(number).await?;
-        self.segments.borrow_mut().insert(number, segment.clone());
-        self.head.borrow_mut().next = Some(segment);
+        let active = self.head.borrow().active.number;
+        // Recovery may have cut the log below segments that were there already.
+        let unused = self
+            .segments()
+            .into_iter()
+            .find(|segment| segment.role == Role::Log && segment.number > active && segment.is_open());
+        let next = match unused {
+            Some(segment) => segment,
+            None if space.available < self.segment_bytes + space.total / FREE_SHARE => {
+                return Err(io::Error::from(io::ErrorKind::StorageFull));
+            }
+            None => self.create_log_segment(self.take_number()).await?,
+        };
+        self.segments.borrow_mut().insert(next.number, next.clone());
+        self.head.borrow_mut().next = Some(next);
         self.changed.notify();
         Ok(())
     }
@@ -69,9 +116,8 @@ impl Journal {
             Ok(file) => file,
             Err(error) => {
                 // Nothing of it stays: the plan is taken back, so that the number is not met again.
-                let _ = self.folder.remove(&Segment::name(number)).await;
                 self.note_manifest(&[Record::Remove { number }]).await?;
-                return Err(error);
+                return self.check_write("a segment could not be made", Err(error));
             }
         };
         self.rt.step("allocate.created");
@@ -83,14 +129,6 @@ impl Journal {
     /// Free and total bytes of the filesystem.
     pub async fn space(&self) -> io::Result<Space> {
         self.folder.space().await
-    }
-
-    /// Takes the journal offline for an error outside the append path.
-    pub fn fail(&self, what: &str, error: &io::Error) {
-        self.go_offline(format!(
-            "journal {} is offline: {what}: {error}; check the disk, then restart the broker",
-            self.id
-        ));
     }
 
     /// The oldest segment whose footer is durable but not yet named by the manifest.
@@ -130,7 +168,7 @@ impl Journal {
             }
             self.rt.step("remove.unlinked");
         }
-        self.folder.sync().await?;
+        self.check_write("its folder could not be flushed", self.folder.sync().await)?;
         self.rt.step("remove.synced");
         Ok(())
     }
@@ -142,12 +180,9 @@ impl Journal {
         }
         match self.folder.create(RESERVE, self.segment_bytes).await {
             Ok(file) => file.close().await?,
-            Err(error) => {
-                let _ = self.folder.remove(RESERVE).await;
-                return Err(error);
-            }
+            Err(error) => return Err(error),
         }
-        self.folder.sync().await?;
+        self.check_write("its folder could not be flushed", self.folder.sync().await)?;
         self.has_reserve.set(true);
         Ok(())
     }
@@ -175,7 +210,7 @@ impl Journal {
     }
 }
 
-/// Makes a file whole, locked and durable.
+/// Makes a file whole, locked and durable; nothing of it stays if that fails.
 pub(super) async fn create_file(folder: &Folder, name: &str, bytes: u64) -> io::Result<File> {
     let file = folder.create(name, bytes).await?;
     if !file.lock().await? {

@@ -5,7 +5,7 @@
 //! completed prefix of what was submitted; after the first I/O error nothing more counts.
 //!
 //! ```text
-//! journals/ID/manifest-0|1    which files there are (twin log)
+//! journals/ID/manifest.0|1    which files there are (twin log)
 //!             checkpoint-0|1  state of all partitions; the newer generation counts
 //!             reserve         space for one rewrite, used for nothing else
 //!             NUMBER.seg      frames; the last one is the footer
@@ -30,6 +30,7 @@ pub use segment::Segment;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
+use std::io;
 use std::rc::Rc;
 
 use crate::format::frame::Address;
@@ -43,6 +44,16 @@ use crate::twinlog::TwinLog;
 pub const SEGMENT_BYTES: u64 = 256 << 20;
 /// Smallest segment that the formats allow (the simulator's).
 pub const SEGMENT_BYTES_MIN: u64 = 64 << 10;
+
+/// Whether an error says that the disk, or a quota, is full.
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// For `or_else`: a full disk is no error here, it is tried again later.
+pub fn unless_full(error: io::Error) -> io::Result<()> {
+    if is_full(&error) { Ok(()) } else { Err(error) }
+}
 
 pub fn folder_name(id: JournalId) -> String {
     id.to_string()
@@ -61,8 +72,14 @@ pub struct Journal {
     segments: RefCell<BTreeMap<u64, Rc<Segment>>>,
     tail: RefCell<append::Tail>,
     manifest: RefCell<Manifest>,
-    /// Taken for the time of an append; only the journal's one maintenance task changes files.
+    /// Taken for the time of an append.
     manifest_log: RefCell<Option<TwinLog>>,
+    /// The manifest's log is there again.
+    manifest_free: Event,
+    /// Number of the next file; above every number ever used.
+    number_next: Cell<u64>,
+    /// Generation of the next checkpoint; its parity is that of the slot that may be overwritten.
+    checkpoint_next: Cell<u64>,
     /// Segments whose footer was submitted, in order, until maintenance has noted it.
     sealing: RefCell<VecDeque<(Rc<Segment>, Address)>>,
     index_bytes_max: usize,

@@ -6,13 +6,12 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::rc::Rc;
-use std::time::Duration;
 
 use super::append::{Head, Tail};
-use super::files::{RESERVE, create_file};
+use super::files::{self, RESERVE, create_file};
 use super::recover::{self, Recovery, Replay};
 use super::segment::{Index, OpenIndex, Segment};
-use super::{Journal, checkpoint, folder_name};
+use super::{Journal, checkpoint, folder_name, unless_full};
 use crate::format::checkpoint::Checkpoint;
 use crate::format::frame::Address;
 use crate::format::manifest::{Manifest, Record, Role};
@@ -26,9 +25,6 @@ const MANIFEST: &str = "manifest";
 const MANIFEST_BYTES: u64 = 1 << 20;
 /// The same for the simulator's small worlds.
 const MANIFEST_BYTES_SMALL: u64 = 64 << 10;
-/// How long a killed broker's last writes may take to land.
-const LOCK_ATTEMPTS: u32 = 400;
-const LOCK_PAUSE: Duration = Duration::from_millis(25);
 
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -70,6 +66,9 @@ pub(super) struct Opening {
     pub log: TwinLog,
     pub segments: BTreeMap<u64, Rc<Segment>>,
     pub warnings: Vec<String>,
+    pub checkpoint_next: u64,
+    /// Above every file number in the manifest or the folder.
+    pub number_next: u64,
     /// `repair --accept-loss`: what is damaged is passed over instead of refused.
     pub accepts_loss: bool,
 }
@@ -86,7 +85,8 @@ impl Opening {
 
     /// A fresh active segment behind the last frame, whose checksum is `chain`.
     pub async fn create_active(&mut self, chain: u32) -> Result<Rc<Segment>, OpenError> {
-        let number = self.manifest.next_number;
+        let number = self.number_next;
+        self.number_next += 1;
         let bytes = self.manifest.segment_bytes;
         self.note(&[Record::Plan { number, role: Role::Log, inputs: Vec::new() }]).await?;
         let file = create_file(&self.folder, &Segment::name(number), bytes).await;
@@ -154,6 +154,8 @@ impl Journal {
             manifest: Manifest::default(),
             log,
             segments: BTreeMap::new(),
+            checkpoint_next: 1,
+            number_next: 0,
             accepts_loss: loss == Loss::Accept,
             warnings: repaired.iter().map(|damage| format!("repaired {damage:?}")).collect(),
         };
@@ -164,6 +166,8 @@ impl Journal {
         if opening.manifest.journal != id {
             return Err(opening.damaged(format!("the manifest is journal {}'s", opening.manifest.journal)));
         }
+        opening.checkpoint_next = opening.manifest.checkpoints.first().map_or(1, |(newest, _)| newest + 1);
+        opening.number_next = opening.manifest.next_number;
         let (checkpoint, replay_from, used_older) = newest_checkpoint(&mut opening).await?;
         open_segments(&mut opening, replay_from).await?;
         rt.step("recover.locked");
@@ -178,21 +182,16 @@ impl Journal {
         let mut recovery = recover::walk(&mut opening, replay_from, chain, replay).await?;
         recovery.used_older_checkpoint = used_older;
         let journal = assemble(opening, budget, start, &mut recovery);
-        journal.finish_opening(&mut recovery).await.map_err(io("the next segment could not be made"))?;
+        journal.finish_opening().await.map_err(io("the next segment could not be made"))?;
         Ok((journal, recovery))
     }
 
     /// After recovery: an active segment with a successor, and the reserve, as far as space allows.
-    async fn finish_opening(self: &Rc<Self>, recovery: &mut Recovery) -> io::Result<()> {
+    async fn finish_opening(&self) -> io::Result<()> {
         self.rt.step("recover.walked");
-        for result in [self.allocate_next().await, self.ensure_reserve().await] {
-            match result {
-                Err(error) if error.kind() == io::ErrorKind::StorageFull => {
-                    recovery.warnings.push("the disk is full: produce waits for space".to_string());
-                }
-                other => other?,
-            }
-        }
+        // The reserve first: without it a full disk could not free itself.
+        self.ensure_reserve().await.or_else(unless_full)?;
+        self.allocate_next_within(self.space().await?).await.or_else(unless_full)?;
         self.rt.step("recover.done");
         Ok(())
     }
@@ -204,10 +203,16 @@ async fn newest_checkpoint(opening: &mut Opening) -> Result<(Option<Checkpoint>,
     let first = first.map_or(0, |(number, _)| *number);
     let mut bad = Vec::new();
     for (generation, replay) in &candidates {
-        match checkpoint::read(&opening.folder, opening.id, *generation).await {
-            Err(error) => return Err(opening.io("a checkpoint could not be read")(error)),
+        let read = checkpoint::read(&opening.rt, &opening.folder, opening.id, *generation, *replay).await;
+        match read {
+            Err(error) => bad.push(format!("checkpoint {generation} cannot be read: {error}")),
             Ok(Ok(checkpoint)) => {
                 let used_older = !bad.is_empty();
+                if used_older {
+                    // The next one goes to the bad one's slot, not over the only good one.
+                    opening.checkpoint_next = generation + 1;
+                    opening.manifest.checkpoints.remove(0);
+                }
                 opening.warnings.append(&mut bad);
                 return Ok((Some(checkpoint), *replay, used_older));
             }
@@ -239,7 +244,9 @@ async fn open_segments(opening: &mut Opening, replay_from: u64) -> Result<(), Op
             continue;
         }
         let name = Segment::name(number);
-        let file = match opening.folder.open(&name, Access::Write).await {
+        let is_scanned = state.role == Role::Log && number >= replay_from;
+        let access = if is_scanned { Access::Write } else { Access::Read };
+        let file = match opening.folder.open(&name, access).await {
             Ok(file) => file,
             Err(error)
                 if error.kind() == io::ErrorKind::NotFound
@@ -250,7 +257,6 @@ async fn open_segments(opening: &mut Opening, replay_from: u64) -> Result<(), Op
             }
             Err(error) => return Err(opening.io(format!("{name} cannot be opened"))(error)),
         };
-        let is_scanned = state.role == Role::Log && number >= replay_from;
         if is_scanned {
             lock(opening, &file, &name).await?;
         }
@@ -263,13 +269,10 @@ async fn open_segments(opening: &mut Opening, replay_from: u64) -> Result<(), Op
 }
 
 async fn lock(opening: &Opening, file: &File, name: &str) -> Result<(), OpenError> {
-    for _ in 0..LOCK_ATTEMPTS {
-        if file.lock().await.map_err(opening.io(format!("{name} cannot be locked")))? {
-            return Ok(());
-        }
-        opening.rt.sleep(LOCK_PAUSE).await;
+    match files::lock(&opening.rt, file).await.map_err(opening.io(format!("{name} cannot be locked")))? {
+        true => Ok(()),
+        false => Err(OpenError::InUse { journal: opening.id, file: name.to_string() }),
     }
-    Err(OpenError::InUse { journal: opening.id, file: name.to_string() })
 }
 
 /// Finishes what a crash interrupted: removes incomplete files, replaced inputs and files whose
@@ -304,6 +307,7 @@ async fn clean(opening: &mut Opening) -> Result<(), OpenError> {
         }
         if number >= opening.manifest.next_number {
             opening.warnings.push(format!("{} is not in the manifest and is left alone", entry.name));
+            opening.number_next = opening.number_next.max(number + 1);
             continue;
         }
         let removed = opening.folder.remove(&entry.name).await;
@@ -343,6 +347,9 @@ fn assemble(opening: Opening, budget: Budget, start: u32, recovery: &mut Recover
         tail: RefCell::new(Tail::new(budget.tail_bytes)),
         manifest: RefCell::new(opening.manifest),
         manifest_log: RefCell::new(Some(opening.log)),
+        manifest_free: Event::new(),
+        number_next: Cell::new(opening.number_next),
+        checkpoint_next: Cell::new(opening.checkpoint_next),
         sealing: RefCell::new(recovery.unsealed.drain(..).collect()),
         index_bytes_max: budget.index_bytes,
         index_clock: Cell::new(0),

@@ -15,6 +15,7 @@ use crate::format::entry::{self, Entry};
 use crate::format::footer::{RunRef, SegmentIndex};
 use crate::format::frame::{Address, FrameKind};
 use crate::format::manifest::Record;
+use crate::format::salvage;
 use crate::model::{Offset, PartitionId};
 use crate::rt::Buf;
 
@@ -157,7 +158,7 @@ impl Journal {
 /// The payload of a run within bytes that begin at its entry, if entry and payload are what the
 /// index promised.
 pub fn verified_payload(bytes: &[u8], id: PartitionId, run: &RunRef) -> Option<Range<usize>> {
-    let entry = Entry::decode(bytes).ok()?;
+    let entry = Entry::decode(bytes).ok().or_else(|| salvage::entry(bytes))?;
     let payload = entry::BYTES..entry::BYTES + entry.length as usize;
     let is_this = entry.id == id && entry.first_offset == run.first_offset && entry.length == run.length;
     (is_this && entry.verifies(bytes.get(payload.clone())?)).then_some(payload)

@@ -9,10 +9,11 @@ use std::rc::Rc;
 use super::open::{OpenError, Opening, has_reserve};
 use super::scan::{self, NoFrame, Scanner};
 use super::segment::{Index, Segment};
+use crate::base::align::align_up;
 use crate::format::block::Run;
 use crate::format::checkpoint::Checkpoint;
 use crate::format::footer::{BlockRef, RunRef};
-use crate::format::frame::{Address, FrameHeader, FrameKind};
+use crate::format::frame::{self, Address, FrameHeader, FrameKind};
 use crate::format::manifest::Role;
 use crate::format::mark::LaneEnd;
 use crate::format::{BlockHeader, EntryKind, salvage};
@@ -21,6 +22,8 @@ use crate::format::{BlockHeader, EntryKind, salvage};
 pub trait Replay {
     fn checkpoint(&mut self, checkpoint: Checkpoint);
     fn block(&mut self, block: &ReplayedBlock<'_>);
+    /// Blocks of any lane may be missing here.
+    fn hole(&mut self);
     /// Where the lanes ended when a mark was written.
     fn mark(&mut self, ends: &[LaneEnd], is_accepted: bool);
 }
@@ -149,6 +152,9 @@ impl Walk<'_> {
 
     /// Takes the next frame; false at the end of the log.
     async fn step(&mut self, scanner: &mut Scanner) -> Result<bool, OpenError> {
+        if self.byte == 0 {
+            self.segments[self.at].first_chain.set(self.chain);
+        }
         let header = match scanner.frame(self.byte).await {
             Ok(header) if self.follows(&header) && header.start >= self.start => Some(header),
             Err(NoFrame::Newer(what)) => {
@@ -158,13 +164,13 @@ impl Walk<'_> {
             Err(NoFrame::Io(error)) => return Err(self.opening.io(self.unreadable())(error)),
             Ok(_) | Err(NoFrame::Bad) => None,
         };
-        if self.byte == 0 {
-            self.segments[self.at].first_chain.set(self.chain);
-        }
         if let Some(header) = &header {
             let bytes = scanner.whole(header).await.map_err(self.opening.io(self.unreadable()))?;
             let skips_crc = self.opening.rt.mutated("recover-without-crc");
             if skips_crc || scan::is_whole(header, bytes) {
+                if self.byte == 0 {
+                    self.segments[self.at].first_chain.set(header.previous);
+                }
                 self.take(header, bytes);
                 self.advance(header, scanner);
                 return Ok(true);
@@ -252,36 +258,81 @@ impl Walk<'_> {
         let bad = self.address();
         self.opening.rt.step("recover.bad_frame");
         let mutated = self.opening.rt.mutated("damage-is-a-torn-tail");
-        let Some(proof) = self.find(bad, |found| found.durable > bad).await?.filter(|_| !mutated) else {
+        let Some(proof) = self.proof(bad, scanner).await?.filter(|_| !mutated) else {
             return Ok(false);
         };
         let accepted = &self.opening.manifest.accepted_frames;
         self.is_accepted = self.accepts || accepted.iter().any(|(from, to)| (*from..*to).contains(&bad));
-        let resume = match &header {
-            // Only the parts are bad: the chain goes on behind them.
-            Some(header) => header.end(),
-            None => self.resync(bad, &proof).await?.address,
+        let header = match header {
+            Some(header) => Some(header),
+            None => self.corrected_header(bad, scanner).await?,
         };
+        if let Some(header) = header {
+            // The chain goes on behind it.
+            let bytes = scanner.whole(&header).await.map_err(self.opening.io(self.unreadable()))?.to_vec();
+            if scan::is_whole(&header, &bytes) {
+                self.take(&header, &bytes);
+                self.report(
+                    bad,
+                    header.end().byte,
+                    "one bit of the frame's header; its records verify".into(),
+                );
+            } else {
+                self.salvage(bad, &bytes, header.end().byte, Some(&header));
+            }
+            self.advance(&header, scanner);
+            return Ok(true);
+        }
+        let resume = self.resync(bad, &proof).await?.address;
         let end =
             if resume.segment == bad.segment { resume.byte } else { self.segments[self.at].bytes as u32 };
         let bytes = scanner.bytes(bad.byte.into(), (end - bad.byte) as usize).await;
         let bytes = bytes.map_err(self.opening.io(self.unreadable()))?.to_vec();
-        self.salvage(bad, &bytes, Address { segment: bad.segment, byte: end });
-        match header {
-            Some(header) => self.advance(&header, scanner),
-            None => {
-                while self.segments[self.at].number != resume.segment {
-                    self.next_segment(scanner);
-                }
-                self.byte = resume.byte;
-                let resumed = scanner.frame(resume.byte).await;
-                self.chain = resumed.map_or(self.chain, |frame| frame.previous);
-            }
+        self.salvage(bad, &bytes, end, None);
+        while self.segments[self.at].number != resume.segment {
+            self.next_segment(scanner);
         }
+        self.byte = resume.byte;
+        let resumed = scanner.frame(resume.byte).await;
+        self.chain = resumed.map_or(self.chain, |frame| frame.previous);
         Ok(true)
     }
 
-    fn salvage(&mut self, bad: Address, bytes: &[u8], to: Address) {
+    /// A frame that shows that what lies at `bad` was durable: one that says so, or the footer that
+    /// the manifest names, before which everything was.
+    async fn proof(&self, bad: Address, scanner: &mut Scanner) -> Result<Option<FrameHeader>, OpenError> {
+        if let Some(found) = self.find(bad, |found| found.durable > bad).await? {
+            return Ok(Some(found));
+        }
+        let sealed = self.segments[self.at].footer.get().filter(|footer| *footer > bad.byte);
+        let Some(footer) = sealed else { return Ok(None) };
+        match scanner.frame(footer).await {
+            Ok(header) => Ok(Some(header)),
+            Err(NoFrame::Io(error)) => Err(self.opening.io(self.unreadable())(error)),
+            Err(_) => self.find(Address { segment: bad.segment, byte: footer }, |_| true).await,
+        }
+    }
+
+    async fn corrected_header(
+        &self,
+        bad: Address,
+        scanner: &mut Scanner,
+    ) -> Result<Option<FrameHeader>, OpenError> {
+        let head = frame::head_bytes(frame::PARTS_MAX);
+        let bytes = scanner.bytes(bad.byte.into(), head).await.map_err(self.opening.io(self.unreadable()))?;
+        let header = salvage::frame_header(self.opening.id, bytes, bad);
+        let end = self.segments[self.at].bytes;
+        Ok(header.filter(|header| {
+            self.follows(header) && u64::from(bad.byte) + header.padded() <= end && header.start >= self.start
+        }))
+    }
+
+    fn report(&mut self, from: Address, to: u32, what: String) {
+        let file = Segment::name(from.segment);
+        self.damages.push(Damage { file, from, to: Address { segment: from.segment, byte: to }, what });
+    }
+
+    fn salvage(&mut self, bad: Address, bytes: &[u8], to: u32, header: Option<&FrameHeader>) {
         let found = salvage::blocks(bytes);
         let mut held = Vec::new();
         for block in &found {
@@ -306,12 +357,27 @@ impl Walk<'_> {
                 is_accepted: self.is_accepted,
             });
         }
-        let what = if held.is_empty() {
-            "its records verify; only the frame around them is damaged".to_string()
-        } else {
-            format!("records are damaged: {}", held.join(", "))
+        let all = found.iter().all(|block| block.is_complete);
+        let is_complete = match header {
+            Some(header) => header.kind != FrameKind::Block || all && found.len() == header.parts.len(),
+            // Without a header the blocks have to fill the place up to the next frame.
+            None => {
+                let end = found.last().map_or(0, |block| block.at + block.length);
+                all && end > 0 && align_up(end as u64) == bytes.len() as u64
+            }
         };
-        self.damages.push(Damage { file: Segment::name(bad.segment), from: bad, to, what });
+        let mut what = match held.is_empty() {
+            true if is_complete => "what surrounds the records; they verify".to_string(),
+            true => "blocks that cannot be told from what is left".to_string(),
+            false => format!("records: {}", held.join(", ")),
+        };
+        if !is_complete {
+            what.push_str("; more may be lost");
+            if !self.is_accepted {
+                self.replay.hole();
+            }
+        }
+        self.report(bad, to, what);
     }
 
     /// The first frame after `from` that `wanted` accepts, through all segments that follow.

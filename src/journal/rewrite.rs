@@ -18,11 +18,14 @@ use crate::format::entry::{Entry, EntryKind};
 use crate::format::footer::{RunRef, SegmentIndex};
 use crate::format::frame::{self, Address, FrameHeader, FrameKind, Part};
 use crate::format::manifest::{Record, Role};
+use crate::format::salvage;
 use crate::model::PartitionId;
 use crate::rt::{Buf, File};
 
 /// Neighbouring runs of a partition are merged up to this.
 const MERGED_BYTES_MAX: usize = 64 << 10;
+/// The index counts the records of a run in 32 bits.
+const MERGED_RECORDS_MAX: i64 = 1 << 31;
 const FRAME_BYTES: usize = 1 << 20;
 const READ_BYTES: u64 = 1 << 20;
 
@@ -68,28 +71,29 @@ impl Journal {
             return Ok(outcome);
         }
         self.rt.step("rewrite.begin");
-        let number = self.manifest.borrow().next_number;
+        let number = self.take_number();
         self.note_manifest(&[Record::Plan { number, role: Role::Sorted, inputs: vec![input.number] }])
             .await?;
         self.rt.step("rewrite.planned");
-        let file = self.take_reserve(number).await?;
-        self.rt.step("rewrite.created");
-        let index = OpenIndex::default();
-        let mut output = Output { file, number, byte: 0, chain: 0, index, frame: Vec::new(), frame_bytes: 0 };
-        outcome.runs_lost = self.copy_live(input, &mut output, is_live).await?;
-        self.flush_frame(&mut output).await?;
-        let (footer, sealed) = self.write_footer(&mut output).await?;
-        let bytes = u64::from(output.byte);
-        output.file.truncate(bytes).await?;
-        self.rt.step("rewrite.written");
-        output.file.flush().await?;
-        self.folder.sync().await?;
-        self.rt.step("rewrite.flushed");
+        let written = self.write_output(number, input, &index, is_live).await;
+        let (file, footer, sealed) = match written {
+            Ok((output, footer, sealed, lost)) => {
+                outcome.runs_lost = lost;
+                outcome.bytes_after = u64::from(output.byte);
+                (output.file, footer, sealed)
+            }
+            Err(error) => {
+                // The input stays; what there is of the output goes.
+                self.remove(&[number]).await?;
+                return Err(error);
+            }
+        };
+        let bytes = outcome.bytes_after;
         let complete = [Record::Complete { number, bytes }, Record::Sealed { number, footer }];
         self.note_manifest(&complete).await?;
         self.rt.step("rewrite.complete");
         let index = Index::Loaded(Rc::new(sealed));
-        let segment = Segment::new(number, Role::Sorted, output.file, bytes, index);
+        let segment = Segment::new(number, Role::Sorted, file, bytes, index);
         segment.footer.set(Some(footer));
         {
             let mut segments = self.segments.borrow_mut();
@@ -97,23 +101,48 @@ impl Journal {
             segments.remove(&input.number);
         }
         self.remove(&[input.number]).await?;
-        outcome.bytes_after = bytes;
         Ok(outcome)
+    }
+
+    /// The whole output, durable but not yet known to the manifest.
+    async fn write_output(
+        self: &Rc<Self>,
+        number: u64,
+        input: &Rc<Segment>,
+        index: &SegmentIndex,
+        is_live: impl Fn(PartitionId, &RunRef) -> bool,
+    ) -> io::Result<(Output, u32, SegmentIndex, u64)> {
+        let source = self.read_whole(input).await?;
+        let file =
+            self.check_write("a rewrite's output could not be made", self.take_reserve(number).await)?;
+        self.rt.step("rewrite.created");
+        let open = OpenIndex::default();
+        let mut output =
+            Output { file, number, byte: 0, chain: 0, index: open, frame: Vec::new(), frame_bytes: 0 };
+        let lost = self.copy_live(&source, index, &mut output, is_live).await?;
+        self.flush_frame(&mut output).await?;
+        let (footer, sealed) = self.write_footer(&mut output).await?;
+        let what = "a rewrite's output could not be written";
+        self.check_write(what, output.file.truncate(output.byte.into()).await)?;
+        self.rt.step("rewrite.written");
+        self.check_write(what, output.file.flush().await)?;
+        self.check_write(what, self.folder.sync().await)?;
+        self.rt.step("rewrite.flushed");
+        Ok((output, footer, sealed, lost))
     }
 
     async fn copy_live(
         self: &Rc<Self>,
-        input: &Rc<Segment>,
+        source: &[Buf],
+        index: &SegmentIndex,
         output: &mut Output,
         is_live: impl Fn(PartitionId, &RunRef) -> bool,
     ) -> io::Result<u64> {
-        let index = input.sealed_index().expect("loaded by the caller");
-        let source = self.read_whole(input).await?;
         let mut lost = 0;
         for (id, runs) in index.partitions() {
             let mut open: Option<Carried> = None;
             for run in runs.iter().filter(|run| is_live(id, run)) {
-                let carried = carry(&source, id, run);
+                let carried = carry(source, id, run);
                 lost += u64::from(carried.entry.kind == EntryKind::Lost);
                 match &mut open {
                     Some(last) if merges(&last.entry, &carried.entry) => merge(last, carried),
@@ -201,7 +230,8 @@ impl Journal {
         if u64::from(output.byte) + bytes > self.segment_bytes {
             return Err(io::Error::other("a rewrite's output would be larger than a segment"));
         }
-        output.file.write_at(buf.freeze(), output.byte.into()).await?;
+        let written = output.file.write_at(buf.freeze(), output.byte.into()).await;
+        self.check_write("a rewrite's output could not be written", written)?;
         output.byte += bytes as u32;
         self.rt.yield_now().await;
         Ok(())
@@ -234,7 +264,8 @@ impl Segment {
 /// Copies a run out of the input; one that does not verify becomes a lost range.
 fn carry(source: &[Buf], id: PartitionId, run: &RunRef) -> Carried {
     let bytes = gather(source, run.range());
-    if let (Ok(entry), Some(payload)) = (Entry::decode(&bytes), verified_payload(&bytes, id, run)) {
+    let entry = Entry::decode(&bytes).ok().or_else(|| salvage::entry(&bytes));
+    if let (Some(entry), Some(payload)) = (entry, verified_payload(&bytes, id, run)) {
         return Carried { entry, payload: bytes[payload].to_vec() };
     }
     let lost = Entry {
@@ -268,6 +299,7 @@ fn merges(last: &Entry, next: &Entry) -> bool {
         && last.exposed_epoch == next.exposed_epoch
         && last.last_offset + 1 == next.first_offset
         && last.length as usize + next.length as usize <= MERGED_BYTES_MAX
+        && next.last_offset - last.first_offset < MERGED_RECORDS_MAX
 }
 
 fn merge(last: &mut Carried, next: Carried) {

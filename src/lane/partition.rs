@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use super::producers::{self, Producers, Sequence, Verdict};
+use super::producers::{self, Producers, Sequence, Verdict, WINDOW};
 use crate::api::Done;
 use crate::format::checkpoint::PartitionRow;
 use crate::format::{Entry, EntryKind};
@@ -15,6 +15,8 @@ use crate::model::{ErrorCode, Failure, LaneId, Offset, PartitionId, Position};
 use crate::record::{self, BatchInfo};
 use crate::rt::local::Event;
 
+/// Records of one run: the index counts them in 32 bits.
+pub const RUN_RECORDS_MAX: u64 = 1 << 31;
 /// Refusals that are remembered per partition; more producers than this do not retry at once.
 const REFUSED_MAX: usize = 1024;
 
@@ -138,8 +140,9 @@ impl PartitionLog {
         let verdict = match of_producer.next() {
             None => self.producers.judge(&sequence),
             Some((at, newest)) => {
-                if let Some((at, _)) =
-                    std::iter::once((at, newest)).chain(of_producer).find(|(_, s)| *s == sequence)
+                if let Some((at, _)) = std::iter::once((at, newest))
+                    .chain(of_producer.take(WINDOW - 1))
+                    .find(|(_, s)| *s == sequence)
                 {
                     return Admission::Pending(at);
                 }
@@ -169,18 +172,26 @@ impl PartitionLog {
             self.refused.remove(at);
             return None;
         }
-        let behind = (sequence.first as u32).wrapping_sub(refused.sequence.first as u32) & i32::MAX as u32;
-        (behind < i32::MAX as u32 / 2).then(|| refused.failure.clone())
+        is_behind(sequence.first, refused.sequence.first).then(|| refused.failure.clone())
     }
 
     /// Remembers that a batch which could have been staged was refused for a passing reason.
     pub fn refuse(&mut self, info: &BatchInfo, failure: &Failure) {
         let Some(stamp) = info.producer else { return };
         let sequence = Sequence::new(stamp, info.last_offset_delta);
+        let of_epoch = |refused: &Refused| {
+            (refused.sequence.id, refused.sequence.epoch) == (sequence.id, sequence.epoch)
+        };
+        if let Some(first) = self.refused.iter().find(|refused| of_epoch(refused))
+            && is_behind(sequence.first, first.sequence.first)
+        {
+            // The earliest refused batch has to come first.
+            return;
+        }
+        self.refused.retain(|refused| refused.sequence.id != sequence.id);
         if self.refused.len() == REFUSED_MAX {
             self.refused.remove(0);
         }
-        self.refused.retain(|refused| refused.sequence.id != sequence.id);
         self.refused.push(Refused { sequence, failure: failure.clone() });
     }
 
@@ -208,9 +219,11 @@ impl PartitionLog {
     /// Takes whole batches up to `bytes_max`, at least one if any is staged.
     pub fn take_staged(&mut self, bytes_max: usize) -> Vec<Staged> {
         let mut taken = Vec::new();
-        let mut bytes = 0;
+        let (mut bytes, mut records) = (0, 0u64);
         while let Some(next) = self.staged.front() {
-            if !taken.is_empty() && bytes + next.batch.len() > bytes_max {
+            records += u64::from(next.info.record_count);
+            let too_many = bytes + next.batch.len() > bytes_max || records > RUN_RECORDS_MAX;
+            if !taken.is_empty() && too_many {
                 break;
             }
             bytes += next.batch.len();
@@ -218,6 +231,16 @@ impl PartitionLog {
         }
         self.staged_bytes -= bytes;
         taken
+    }
+
+    /// Puts back what was taken last; returns whether other batches were still staged.
+    pub fn unstage(&mut self, batches: Vec<Staged>) -> bool {
+        let had_others = !self.staged.is_empty();
+        for staged in batches.into_iter().rev() {
+            self.staged_bytes += staged.batch.len();
+            self.staged.push_front(staged);
+        }
+        had_others
     }
 
     /// Counts a batch whose offsets are assigned now or were read back.
@@ -297,4 +320,10 @@ impl PartitionLog {
         assert!(self.log_start <= self.next_offset && self.visible_end <= self.next_offset);
         assert_eq!(self.staged_bytes, self.staged.iter().map(|staged| staged.batch.len()).sum::<usize>());
     }
+}
+
+/// Whether sequence `later` comes after `earlier`: half of the space that wraps at 2^31.
+fn is_behind(later: i32, earlier: i32) -> bool {
+    let distance = (later as u32).wrapping_sub(earlier as u32) & i32::MAX as u32;
+    distance != 0 && distance < i32::MAX as u32 / 2
 }

@@ -8,6 +8,9 @@ use crate::format::{Entry, EntryKind};
 use crate::journal::Offline;
 use crate::model::{LaneId, Offset, PartitionId, ProducerId};
 
+/// Producers that one run forgets.
+pub(super) const FORGOTTEN_MAX: usize = 1024;
+
 /// Told once the run is durable, or never will be.
 pub(super) type Durable = Box<dyn FnOnce(Result<(), Offline>)>;
 
@@ -42,6 +45,7 @@ impl ControlRun {
         ControlRun::of(log, EntryKind::Drop, 0, Vec::new(), durable)
     }
 
+    /// At most [`FORGOTTEN_MAX`] producers.
     pub fn forget(log: &LogRef, producers: &[ProducerId], durable: Durable) -> ControlRun {
         let payload = producers.iter().flat_map(|id| id.to_le_bytes()).collect();
         ControlRun::of(log, EntryKind::Forget, 0, payload, durable)

@@ -25,8 +25,11 @@ pub(super) struct Drive {
     pub wake: Event,
     /// There is something to maintain.
     pub maintain: Event,
+    /// The next segment is wanted.
+    pub provision: Event,
     pub stopped_writing: Event,
     pub stopped_maintaining: Event,
+    pub stopped_provisioning: Event,
     /// The write loop has ended; nothing more is composed.
     pub is_written_out: Cell<bool>,
     /// Deleted partitions of which some file may still hold runs.
@@ -35,6 +38,8 @@ pub(super) struct Drive {
     pub deaths: Cell<u64>,
     /// Why produce is refused until space comes back.
     pub full: RefCell<Option<String>>,
+    /// The disk is above its high watermark.
+    pub is_high: Cell<bool>,
     /// Summed time that brokers ran on this journal, up to this start.
     pub uptime_before_ms: u64,
     started_ms: i64,
@@ -55,12 +60,15 @@ impl Drive {
             control: RefCell::default(),
             wake: Event::new(),
             maintain: Event::new(),
+            provision: Event::new(),
             stopped_writing: Event::new(),
             stopped_maintaining: Event::new(),
+            stopped_provisioning: Event::new(),
             is_written_out: Cell::new(false),
             dropped: RefCell::new(dropped),
             deaths: Cell::new(1),
             full: RefCell::new(None),
+            is_high: Cell::new(false),
             uptime_before_ms,
             started_ms: rt.uptime_ms(),
         })

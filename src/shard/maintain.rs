@@ -1,4 +1,4 @@
-//! The maintenance task of one journal: segments ahead of need, seals, checkpoints, retention,
+//! The maintenance task of one journal: seals, checkpoints, retention,
 //! removal and rewrite. It is the only one that changes files.
 //!
 //! Floor 5. Owner: the shard. Order of effects: a log start or drop is durable before anything is
@@ -18,7 +18,7 @@ use crate::format::checkpoint::{Checkpoint, Encoder};
 use crate::format::footer::{self, RunRef};
 use crate::format::frame::{self, Address};
 use crate::format::manifest::Role;
-use crate::journal::{Journal, Segment};
+use crate::journal::{self, Journal, Segment};
 use crate::model::{Offset, PartitionId};
 use crate::rt::{Instant, Level, local};
 
@@ -29,10 +29,6 @@ const TICK: Duration = Duration::from_secs(1);
 const DEAD_PERCENT: u64 = 23;
 /// The same while the disk is above its high watermark.
 const DEAD_PERCENT_HIGH: u64 = 5;
-/// Above this use of the filesystem an alarm is raised and garbage is collected eagerly.
-const HIGH_PERCENT: u64 = 90;
-/// Free space that produce leaves alone, as a share of the filesystem.
-const FULL_SHARE: u64 = 50;
 /// Rows of a checkpoint between two yields.
 const ROWS_PER_STEP: usize = 64;
 
@@ -43,7 +39,6 @@ struct Maintenance {
     /// Deaths counted when a segment was last surveyed.
     surveyed: Map<u64, u64>,
     retention_due: Instant,
-    is_high: bool,
     /// What the last collection saw; without a change there is nothing to collect.
     collected: Option<Seen>,
 }
@@ -73,7 +68,6 @@ pub(super) async fn run(shard: Rc<Shard>, drive: Rc<Drive>) {
         drive: drive.clone(),
         journal: journal.clone(),
         surveyed: Map::default(),
-        is_high: false,
         collected: None,
     };
     while !drive.is_written_out.get() {
@@ -94,75 +88,23 @@ pub(super) async fn run(shard: Rc<Shard>, drive: Rc<Drive>) {
 
 impl Maintenance {
     fn failed(&self, error: &io::Error) {
-        if error.kind() == io::ErrorKind::StorageFull {
-            self.shard.rt.log(Level::Warn, format!("journal {}: no space: {error}", self.journal.id));
-        } else {
-            self.journal.fail("maintenance met an I/O error", error);
-        }
+        // A failed write or flush took the journal offline where it happened; a read harms nothing else.
+        self.shard
+            .rt
+            .log(Level::Warn, format!("journal {}: maintenance stopped short: {error}", self.journal.id));
     }
 
     async fn turn(&mut self) -> io::Result<()> {
-        self.provision().await?;
         self.seal_and_checkpoint(false).await?;
         if self.shard.rt.now() >= self.retention_due {
             let pause = Duration::from_millis(self.shard.settings.retention_check_ms);
             self.retention_due = self.shard.rt.now() + pause;
-            self.shard.retain(&self.drive).await?;
-        }
-        self.collect().await?;
-        if let Err(error) = self.journal.ensure_reserve().await
-            && error.kind() != io::ErrorKind::StorageFull
-        {
-            return Err(error);
-        }
-        Ok(())
-    }
-
-    /// Allocates the next segment ahead of need, unless that would fill the disk.
-    async fn provision(&mut self) -> io::Result<()> {
-        let space = self.journal.space().await?;
-        let is_high = space.available < space.total / 100 * (100 - HIGH_PERCENT);
-        if is_high != self.is_high {
-            self.is_high = is_high;
-            let free = space.available >> 20;
-            let text = match is_high {
-                true => format!("disk alarm: {free} MiB are free, under {} %", 100 - HIGH_PERCENT),
-                false => format!("disk alarm ended: {free} MiB are free"),
-            };
-            self.shard.rt.log(Level::Warn, text);
-        }
-        if !self.journal.has_next() {
-            let kept = space.total / FULL_SHARE;
-            let result = match space.available < self.journal.segment_bytes + kept {
-                true => Err(io::Error::from(io::ErrorKind::StorageFull)),
-                false => self.journal.allocate_next().await,
-            };
-            match result {
-                Err(error) if error.kind() == io::ErrorKind::StorageFull => {
-                    return self.set_full(space.available);
-                }
-                other => other?,
+            if self.drive.control.borrow().is_empty() {
+                self.shard.retain(&self.drive).await?;
             }
         }
-        if self.drive.full.borrow_mut().take().is_some() {
-            self.shard.rt.log(Level::Warn, "the disk has space again: produce goes on");
-        }
-        Ok(())
-    }
-
-    fn set_full(&self, available: u64) -> io::Result<()> {
-        let text = format!(
-            "the disk is full ({} MiB free): produce waits until retention or a deletion frees space; \
-             fetch, delete and metadata go on",
-            available >> 20
-        );
-        if self.drive.full.borrow().is_none() {
-            self.shard.rt.log(Level::Error, &text);
-        }
-        *self.drive.full.borrow_mut() = Some(text);
-        self.drive.wake.notify();
-        self.journal.changed.notify();
-        Ok(())
+        self.collect().await?;
+        self.journal.ensure_reserve().await.or_else(journal::unless_full)
     }
 
     async fn seal_and_checkpoint(&mut self, at_stop: bool) -> io::Result<()> {
@@ -171,7 +113,7 @@ impl Maintenance {
             self.journal.note_sealed(&segment, footer).await?;
             sealed = true;
         }
-        if sealed {
+        if sealed && !at_stop {
             self.shard.forget_idle_producers(&self.drive);
         }
         if sealed || at_stop { self.checkpoint().await } else { Ok(()) }
@@ -180,6 +122,10 @@ impl Maintenance {
     /// Captures every partition, waits until all that was captured is durable, publishes.
     async fn checkpoint(&self) -> io::Result<()> {
         let rt = &self.shard.rt;
+        if self.drive.lanes.borrow().values().any(|lane| lane.offline.is_some()) {
+            // The damage has to be met again at every start until an operator accepts it.
+            return Ok(());
+        }
         // Partitions are captured later than this: they include all of the earlier segments.
         let (replay_segment, chain, _) = self.journal.replay_point();
         let seen = ClockGuard::read(rt);
@@ -238,14 +184,13 @@ impl Maintenance {
             deaths,
             settled_below: self.journal.settled_below(),
             segments: self.journal.segments().len(),
-            is_high: self.is_high,
+            is_high: self.drive.is_high.get(),
             is_full: self.drive.full.borrow().is_some(),
             has_reserve: self.journal.has_reserve(),
         };
         if self.collected == Some(seen) {
             return Ok(());
         }
-        self.collected = Some(seen);
         let Some(liveness) = self.liveness().await else { return Ok(()) };
         let mut waits_for_checkpoint = false;
         for segment in self.journal.segments() {
@@ -275,18 +220,18 @@ impl Maintenance {
                 outcome.bytes_after >> 10
             );
             self.shard.rt.log(Level::Info, text);
-            self.journal.ensure_reserve().await.or_else(|error| match error.kind() {
-                io::ErrorKind::StorageFull => Ok(()),
-                _ => Err(error),
-            })?;
-            self.provision().await?;
+            self.journal.ensure_reserve().await.or_else(journal::unless_full)?;
+            self.drive.provision.notify();
         }
         if waits_for_checkpoint {
             // Two generations have to pass what died before its segment can go.
             self.checkpoint().await?;
             self.drive.maintain.notify();
         }
-        self.release_dropped(&liveness).await
+        self.release_dropped(&liveness).await?;
+        // Only what was done to its end need not be done again.
+        self.collected = Some(seen);
+        Ok(())
     }
 
     /// What is dead now and durably so.
@@ -333,8 +278,11 @@ impl Maintenance {
     }
 
     fn is_worth(&self, segment: &Segment, saved: u64) -> bool {
-        let percent =
-            if self.is_high || self.drive.full.borrow().is_some() { DEAD_PERCENT_HIGH } else { DEAD_PERCENT };
+        let percent = if self.drive.is_high.get() || self.drive.full.borrow().is_some() {
+            DEAD_PERCENT_HIGH
+        } else {
+            DEAD_PERCENT
+        };
         saved * 100 > segment.bytes * percent
     }
 

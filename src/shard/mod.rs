@@ -12,6 +12,7 @@ mod maintain;
 mod mesh;
 mod metadata;
 mod produce;
+mod provision;
 mod repair;
 mod replay;
 mod retention;
@@ -90,10 +91,6 @@ pub async fn run(
             return;
         }
     };
-    for drive in &shard.drives {
-        rt.spawn(write::run(shard.clone(), drive.clone()));
-        rt.spawn(maintain::run(shard.clone(), drive.clone()));
-    }
     control.send(ToControl::Ready { shard: index, recovered });
     while let Some(message) = inbox.recv().await {
         match message {
@@ -121,11 +118,18 @@ impl Shard {
     /// Refuses new work, waits for what is staged, leaves a mark and a checkpoint.
     async fn stop(&self) {
         self.stopping.set(true);
+        for partition in self.partitions.borrow().values() {
+            let watchers = std::mem::take(&mut partition.log.borrow_mut().watchers);
+            watchers.into_iter().for_each(|(_, watcher)| watcher.notify());
+        }
         for drive in &self.drives {
             drive.wake.notify();
+            drive.journal.changed.notify();
             drive.stopped_writing.wait().await;
             drive.maintain.notify();
             drive.stopped_maintaining.wait().await;
+            drive.provision.notify();
+            drive.stopped_provisioning.wait().await;
             drive.journal.close();
         }
         self.rt.log(Level::Info, format!("shard {} stopped", self.index));

@@ -15,6 +15,9 @@ use crate::record;
 /// Batches of one partition that may wait for a block.
 const STAGED_BYTES_MAX: usize = 32 << 20;
 
+/// Records of one batch: 16 MiB cannot hold more, and a compressed one is not looked into.
+const BATCH_RECORDS_MAX: u32 = 1 << 24;
+
 impl Shard {
     /// The partition, or why this shard does not serve it.
     pub(super) fn partition(&self, id: PartitionId) -> Result<Partition, Failure> {
@@ -125,6 +128,10 @@ impl Shard {
             timestamp_after_max_ms: config.message_timestamp_after_max_ms,
         };
         let info = record::validate(&produce.batch, &limits)?;
+        if info.record_count > BATCH_RECORDS_MAX {
+            let text = format!("the batch claims {} records; at most {BATCH_RECORDS_MAX}", info.record_count);
+            return Err(Failure::new(ErrorCode::InvalidRecord, text));
+        }
         let most = partition.drive.journal.frame_bytes_max() - frame::head_bytes(1) - block::length_of(1, 0);
         if produce.batch.len() > most {
             let text = format!(

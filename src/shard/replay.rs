@@ -4,7 +4,7 @@
 //! whose end cannot be established takes no records until an operator accepts the loss.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use super::LogRef;
@@ -21,6 +21,8 @@ use crate::model::{LaneId, PartitionId};
 pub(super) struct Rebuild {
     pub lanes: BTreeMap<LaneId, Lane>,
     pub partitions: Map<PartitionId, LogRef>,
+    /// Lanes that may end in a hole of the log: nothing has confirmed their ends since.
+    suspects: BTreeSet<LaneId>,
     pub uptime_ms: u64,
     /// The clocks when the checkpoint was written.
     pub clock: Option<Seen>,
@@ -29,7 +31,16 @@ pub(super) struct Rebuild {
 impl Rebuild {
     pub fn new(lanes: &[LaneId]) -> Rebuild {
         let lanes = lanes.iter().map(|id| (*id, Lane::new(*id))).collect();
-        Rebuild { lanes, partitions: Map::default(), uptime_ms: 0, clock: None }
+        Rebuild { lanes, partitions: Map::default(), suspects: BTreeSet::new(), uptime_ms: 0, clock: None }
+    }
+
+    /// After the log's end: a lane whose last blocks may lie in a hole takes no records.
+    pub fn finish(&mut self) {
+        for id in std::mem::take(&mut self.suspects) {
+            let Some(lane) = self.lanes.get_mut(&id) else { continue };
+            lane.offline
+                .get_or_insert_with(|| offline(id, lane.position, "its last blocks may be among them"));
+        }
     }
 
     /// The lane of a block whose header is damaged: that of any partition in it.
@@ -40,17 +51,23 @@ impl Rebuild {
 
     /// `position`: where the log goes on in this lane. Behind where it ended: a block is missing.
     fn expect(&mut self, lane: LaneId, position: u64, is_accepted: bool) -> Option<&mut Lane> {
+        self.suspects.remove(&lane);
         let lane = self.lanes.get_mut(&lane)?;
         if position > lane.position && lane.offline.is_none() && !is_accepted {
-            lane.offline = Some(format!(
-                "lane {} is offline: blocks between its positions {} and {position} are damaged beyond what \
-                 their copies tell, so the ends of its partitions are not known; stop the broker and run \
-                 'ringctl verify DIR' (names the place), then 'ringctl repair DIR --accept-loss'",
-                lane.id.0, lane.position
-            ));
+            lane.offline =
+                Some(offline(lane.id, lane.position, &format!("those up to {position} are among them")));
         }
         Some(lane)
     }
+}
+
+fn offline(lane: LaneId, position: u64, which: &str) -> String {
+    format!(
+        "lane {} is offline: blocks from its position {position} on are damaged beyond what their copies \
+         tell, {which}, so the ends of its partitions are not known; stop the broker and run \
+         'ringctl verify DIR' (names the place), then 'ringctl repair DIR --accept-loss'",
+        lane.0
+    )
 }
 
 impl Replay for Rebuild {
@@ -95,6 +112,10 @@ impl Replay for Rebuild {
             let payload = payload.filter(|payload| !block.is_damaged || run.entry.verifies(payload));
             log.borrow_mut().replay(&run.entry, payload, self.uptime_ms);
         }
+    }
+
+    fn hole(&mut self) {
+        self.suspects = self.lanes.keys().copied().collect();
     }
 
     fn mark(&mut self, ends: &[LaneEnd], is_accepted: bool) {

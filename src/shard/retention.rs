@@ -7,7 +7,7 @@ use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
 
-use super::control_runs::ControlRun;
+use super::control_runs::{ControlRun, FORGOTTEN_MAX};
 use super::drive::Drive;
 use super::{LogRef, Shard};
 use crate::base::Map;
@@ -151,8 +151,8 @@ impl Shard {
         if bounds.is_empty() {
             return Ok(runs);
         }
-        let oldest_kept =
-            bounds.values().map(|config| by_time.unwrap_or(0) - config.retention_ms.max(0)).max();
+        let by_age = bounds.values().filter(|config| config.retention_ms >= 0);
+        let oldest_kept = by_age.filter_map(|config| Some(by_time? - config.retention_ms)).max();
         let by_bytes = bounds.values().any(|config| config.retention_bytes >= 0);
         for segment in drive.journal.segments() {
             // A segment without a run old enough for any topic is not even loaded.
@@ -198,7 +198,9 @@ impl Shard {
         };
         idle.sort_unstable_by_key(|(id, _, _)| *id);
         for (_, log, producers) in idle {
-            drive.push_control(ControlRun::forget(&log, &producers, Box::new(|_| ())));
+            for some in producers.chunks(FORGOTTEN_MAX) {
+                drive.push_control(ControlRun::forget(&log, some, Box::new(|_| ())));
+            }
         }
     }
 }
@@ -222,7 +224,7 @@ fn retained_start(
         // As in Kafka the bound is a floor: a run goes only if what stays still reaches it.
         let too_much = config.retention_bytes >= 0
             && bytes.saturating_sub(u64::from(run.length)) >= config.retention_bytes as u64;
-        if run.first_offset > start || !too_old && !too_much {
+        if !too_old && !too_much {
             break;
         }
         bytes -= u64::from(run.length);

@@ -51,6 +51,12 @@ pub(super) async fn start(
     }
     let shard = assemble(rt, plan, control, opened, clock);
     for drive in &shard.drives {
+        // Maintenance runs from the start: on a full disk it is what makes room for the epoch.
+        rt.spawn(super::write::run(shard.clone(), drive.clone()));
+        rt.spawn(super::provision::run(shard.clone(), drive.clone()));
+        rt.spawn(super::maintain::run(shard.clone(), drive.clone()));
+    }
+    for drive in &shard.drives {
         shard.open_epoch(drive).await?;
     }
     recovered.partitions = shard.partitions.borrow().len() as u64;
@@ -83,6 +89,7 @@ async fn open_one(
     report(rt, *id, &recovery, recovered);
     recovered.segments += journal.segments().len() as u64;
     recovered.bytes += journal.disk_bytes();
+    rebuild.finish();
     rebuild.clock.into_iter().for_each(|seen| clock.saw(rt, seen));
     for lane in rebuild.lanes.values_mut() {
         // A quorum of one: what is durable here is what there is.
@@ -224,11 +231,14 @@ impl Shard {
         let epoch = self.broker_epoch as u32;
         let lanes: Vec<LaneId> = {
             let mut lanes = drive.lanes.borrow_mut();
-            lanes.values_mut().for_each(|lane| {
-                assert!(lane.epoch < epoch, "every start has a new epoch");
-                lane.epoch = epoch;
-            });
-            lanes.keys().copied().collect()
+            let serving = lanes.values_mut().filter(|lane| lane.offline.is_none());
+            serving
+                .map(|lane| {
+                    assert!(lane.epoch < epoch, "every start has a new epoch");
+                    lane.epoch = epoch;
+                    lane.id
+                })
+                .collect()
         };
         let count = lanes.len();
         let settled = Rc::new((Cell::new(0usize), RefCell::new(None), Event::new()));
@@ -248,7 +258,6 @@ impl Shard {
             drive.push_control(run);
         }
         let written = async {
-            super::write::write_now(self, drive).await;
             while settled.0.get() < count {
                 settled.2.wait().await;
             }

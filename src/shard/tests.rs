@@ -62,10 +62,6 @@ async fn started(rt: &Rt, data: &Path, epoch: u64, create: bool) -> Rc<Shard> {
     let (control, _) = channel::channel();
     let (shard, recovered) = start::start(rt, plan(data, epoch, create), control).await.expect("it starts");
     assert_eq!(recovered.damages, Vec::<String>::new());
-    for drive in &shard.drives {
-        rt.spawn(write::run(shard.clone(), drive.clone()));
-        rt.spawn(maintain::run(shard.clone(), drive.clone()));
-    }
     shard
 }
 

@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::Shard;
 use super::control_runs::{ControlRun, Durable};
 use super::drive::{Drive, storage_failure};
-use super::{LogRef, Shard};
 use crate::api::{Produced, Reply};
 use crate::format::block;
 use crate::format::frame::FrameKind;
@@ -29,14 +29,21 @@ const CONTROL_RUNS_MAX: usize = 256;
 /// After this long without an append a durable mark proves that the last frame was whole.
 const MARK_AFTER: Duration = Duration::from_millis(10);
 
-/// What the next frame will hold.
+/// What the next frame will hold. Never kept across an await: what it holds is neither staged nor
+/// appended, so that nobody could judge a duplicate of it.
 #[derive(Default)]
 struct FramePlan {
-    lanes: BTreeMap<LaneId, LanePlan>,
+    lanes: BTreeMap<LaneId, PlannedLane>,
     runs: usize,
     bytes: usize,
     /// Batches, besides control runs.
     batches: usize,
+}
+
+#[derive(Default)]
+struct PlannedLane {
+    plan: LanePlan,
+    /// Of the lane's control runs, in their order.
     durable: Vec<Durable>,
 }
 
@@ -65,8 +72,13 @@ pub(super) async fn run(shard: Rc<Shard>, drive: Rc<Drive>) {
             wait_or_mark(&shard, &drive).await;
         } else if !journal.may_submit() {
             journal.changed.wait().await;
-        } else {
-            write_one(&shard, &drive).await;
+        } else if !write_one(&shard, &drive) {
+            if shard.stopping.get() && drive.full.borrow().is_some() {
+                drive.give_up_control();
+                continue;
+            }
+            drive.provision.notify();
+            journal.changed.wait().await;
         }
     }
     if journal.needs_mark() {
@@ -80,13 +92,6 @@ pub(super) async fn run(shard: Rc<Shard>, drive: Rc<Drive>) {
     drive.stopped_writing.notify();
 }
 
-/// Writes all that waits, before the write loop runs.
-pub(super) async fn write_now(shard: &Rc<Shard>, drive: &Rc<Drive>) {
-    while drive.has_work() && drive.journal.offline().is_none() {
-        write_one(shard, drive).await;
-    }
-}
-
 async fn wait_or_mark(shard: &Rc<Shard>, drive: &Rc<Drive>) {
     let journal = &drive.journal;
     if !journal.is_idle() {
@@ -98,25 +103,24 @@ async fn wait_or_mark(shard: &Rc<Shard>, drive: &Rc<Drive>) {
     }
 }
 
-/// Composes and submits one frame, waiting for the next segment if need be.
-async fn write_one(shard: &Rc<Shard>, drive: &Rc<Drive>) {
+/// Composes and submits one frame. False: there is no room before the next segment is there;
+/// everything waits where it was, or, on a full disk, was refused.
+fn write_one(shard: &Rc<Shard>, drive: &Rc<Drive>) -> bool {
     let journal = &drive.journal;
     let plan = drive.plan();
-    let part_bytes = plan.lanes.values().map(LanePlan::block_bytes).sum();
+    if plan.runs == 0 {
+        return true;
+    }
+    let part_bytes = plan.lanes.values().map(|lane| lane.plan.block_bytes()).sum();
     let spare = if plan.batches == 0 { 0 } else { journal.segment_bytes / 4 };
     let growth = Growth { runs: plan.runs, blocks: plan.lanes.len(), spare };
-    let slot = loop {
-        if let Some(slot) = journal.reserve(FrameKind::Block, plan.lanes.len(), part_bytes, growth) {
-            break slot;
+    let Some(mut slot) = journal.reserve(FrameKind::Block, plan.lanes.len(), part_bytes, growth) else {
+        drive.restore(plan);
+        if drive.full.borrow().is_some() {
+            drive.refuse_staged(shard);
         }
-        if journal.offline().is_some() || drive.full.borrow().is_some() && plan.batches > 0 {
-            drive.dissolve(shard, plan);
-            return;
-        }
-        drive.maintain.notify();
-        journal.changed.wait().await;
+        return false;
     };
-    let mut slot = slot;
     let clock = shard.block_clock(drive);
     let mut parts = Vec::with_capacity(plan.lanes.len());
     let mut written = Written {
@@ -124,27 +128,27 @@ async fn write_one(shard: &Rc<Shard>, drive: &Rc<Drive>) {
         shard: shard.clone(),
         lanes: Vec::with_capacity(plan.lanes.len()),
         placed: Vec::new(),
-        durable: plan.durable,
+        durable: Vec::new(),
     };
     let mut at = slot.parts_at;
-    {
-        let mut lanes = drive.lanes.borrow_mut();
-        for (id, lane_plan) in plan.lanes {
-            let lane = lanes.get_mut(&id).expect("partitions lie in this journal's lanes");
-            let end = at + lane_plan.block_bytes();
-            let composed = lane_plan.compose(lane, clock, &mut slot.buf[at..end]);
-            let (header, part) = block_part(&slot.buf[at..end]);
-            journal.note_block(&slot, at, &header, &composed.runs);
-            parts.push(part);
-            written.lanes.push((id, lane.position));
-            written.placed.extend(composed.placed);
-            at = end;
-        }
+    let mut lanes = drive.lanes.borrow_mut();
+    for (id, planned) in plan.lanes {
+        let lane = lanes.get_mut(&id).expect("partitions lie in this journal's lanes");
+        let end = at + planned.plan.block_bytes();
+        let composed = planned.plan.compose(lane, clock, &mut slot.buf[at..end]);
+        let (header, part) = block_part(&slot.buf[at..end]);
+        journal.note_block(&slot, at, &header, &composed.runs);
+        parts.push(part);
+        written.lanes.push((id, lane.position));
+        written.placed.extend(composed.placed);
+        written.durable.extend(planned.durable);
+        at = end;
     }
-    let staged: usize =
-        written.placed.iter().flat_map(|placed| &placed.batches).map(|(staged, _)| staged.batch.len()).sum();
-    shard.release_staged(staged);
+    drop(lanes);
+    let batches = written.placed.iter().flat_map(|placed| &placed.batches);
+    shard.release_staged(batches.map(|(staged, _)| staged.batch.len()).sum());
     journal.submit(slot, parts, Box::new(move |result| written.settle(result)));
+    true
 }
 
 impl Written {
@@ -166,7 +170,10 @@ impl Written {
         for durable in self.durable {
             durable(result.clone());
         }
-        if !self.drive.journal.has_next() || self.drive.journal.next_sealed().is_some() {
+        if !self.drive.journal.has_next() {
+            self.drive.provision.notify();
+        }
+        if self.drive.journal.next_sealed().is_some() {
             self.drive.maintain.notify();
         }
     }
@@ -203,7 +210,12 @@ impl Drive {
         let target = FRAME_BYTES.min(self.journal.frame_bytes_max() / 2);
         while plan.runs < CONTROL_RUNS_MAX && plan.bytes < target {
             let Some(control) = self.control.borrow_mut().pop_front() else { break };
-            plan.control(control);
+            let reason = self.lanes.borrow().get(&control.lane).and_then(|lane| lane.offline.clone());
+            match reason {
+                // A lane whose end is not known takes nothing, not even small facts.
+                Some(reason) => (control.durable)(Err(Offline(reason))),
+                None => plan.control(control),
+            }
         }
         while plan.bytes < target {
             let Some(log) = self.ready.borrow_mut().pop_front() else { break };
@@ -212,7 +224,7 @@ impl Drive {
                 let log = log.borrow();
                 (log.lane, log.staged_next_bytes())
             };
-            if plan.batches > 0 && next_bytes + block::RUN_OVERHEAD_BYTES > target - plan.bytes {
+            if plan.runs > 0 && next_bytes + block::RUN_OVERHEAD_BYTES > target - plan.bytes {
                 self.ready.borrow_mut().push_front(log);
                 break;
             }
@@ -229,44 +241,56 @@ impl Drive {
         plan
     }
 
-    /// Puts control runs back and refuses the batches: the disk is full.
-    fn dissolve(&self, shard: &Shard, plan: FramePlan) {
-        let mut durable = plan.durable.into_iter();
-        for (lane, lane_plan) in plan.lanes {
-            for run in lane_plan.runs {
+    /// Puts everything back where it was taken from.
+    fn restore(&self, plan: FramePlan) {
+        for (lane, planned) in plan.lanes.into_iter().rev() {
+            let mut durable = planned.durable.into_iter().rev();
+            for run in planned.plan.runs.into_iter().rev() {
                 match run {
                     RunPlan::Control { entry, payload, partition } => {
                         let durable = durable.next().expect("one for each control run");
                         let control = ControlRun { lane, entry, payload, partition, durable };
-                        self.control.borrow_mut().push_back(control);
+                        self.control.borrow_mut().push_front(control);
                     }
-                    RunPlan::Data { partition, batches } => self.refuse(shard, &partition, lane, batches),
+                    RunPlan::Data { partition, batches } => {
+                        let was_ready = partition.borrow_mut().unstage(batches);
+                        if !was_ready {
+                            self.ready.borrow_mut().push_front(partition);
+                        }
+                    }
                 }
             }
         }
-        self.refuse_all(shard);
     }
 
-    fn refuse(&self, shard: &Shard, log: &LogRef, lane: LaneId, batches: Vec<crate::lane::Staged>) {
-        let Some(failure) = self.refusal(lane) else { return };
-        for staged in batches {
-            shard.release_staged(staged.batch.len());
-            log.borrow_mut().refuse(&staged.info, &failure);
-            staged.done.into_iter().for_each(|done| done(Err(failure.clone())));
-        }
-    }
-
-    /// Refuses all that is staged, and control runs too if the journal is offline for good.
-    fn refuse_all(&self, shard: &Shard) {
-        while let Some(log) = { self.ready.borrow_mut().pop_front() } {
+    /// Refuses all that is staged: the disk is full, or the journal offline.
+    fn refuse_staged(&self, shard: &Shard) {
+        let waiting = std::mem::take(&mut *self.ready.borrow_mut());
+        for log in waiting {
             let lane = log.borrow().lane;
+            let failure =
+                self.refusal(lane).unwrap_or_else(|| storage_failure(&Offline("no room".to_string())));
             let batches = log.borrow_mut().take_staged(usize::MAX);
-            self.refuse(shard, &log, lane, batches);
-        }
-        if let Some(offline) = self.journal.offline() {
-            while let Some(control) = { self.control.borrow_mut().pop_front() } {
-                (control.durable)(Err(offline.clone()));
+            for staged in batches {
+                shard.release_staged(staged.batch.len());
+                log.borrow_mut().refuse(&staged.info, &failure);
+                staged.done.into_iter().for_each(|done| done(Err(failure.clone())));
             }
+        }
+    }
+
+    /// The journal is offline for good: nothing that waits will ever be written.
+    fn refuse_all(&self, shard: &Shard) {
+        self.refuse_staged(shard);
+        self.give_up_control();
+    }
+
+    fn give_up_control(&self) {
+        let offline =
+            self.journal.offline().unwrap_or(Offline("the disk is full and the broker stops".to_string()));
+        let waiting = std::mem::take(&mut *self.control.borrow_mut());
+        for control in waiting {
+            (control.durable)(Err(offline.clone()));
         }
     }
 
@@ -283,14 +307,14 @@ impl Drive {
 impl FramePlan {
     fn control(&mut self, control: ControlRun) {
         let ControlRun { lane, entry, payload, partition, durable } = control;
-        self.durable.push(durable);
         self.add(lane, RunPlan::Control { entry, payload, partition });
+        self.lanes.entry(lane).or_default().durable.push(durable);
     }
 
     fn add(&mut self, lane: LaneId, run: RunPlan) {
         self.runs += 1;
         self.bytes += run.payload_bytes() + block::RUN_OVERHEAD_BYTES;
-        self.lanes.entry(lane).or_default().runs.push(run);
+        self.lanes.entry(lane).or_default().plan.runs.push(run);
     }
 }
 
