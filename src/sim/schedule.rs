@@ -258,7 +258,7 @@ impl Schedule {
             let (unknown, first) = {
                 let history = self.history.borrow();
                 let mut unknown = history.sent.iter().filter(|(_, sent)| sent.fate == Fate::Unknown);
-                let first = unknown.next().map(|(id, sent)| format!("record {id} for {:?}", sent.place));
+                let first = unknown.next().map(|(id, sent)| format!("record {id}: {sent:?}"));
                 (unknown.count() + usize::from(first.is_some()), first)
             };
             self.note_end_failure();

@@ -349,8 +349,10 @@ impl<T> Session<T> {
 
     pub fn poll_timeout(&self) -> Option<Millis> {
         let links = self.links.values().filter_map(|link| link.deadline(&self.settings));
-        // While the link for metadata is on its way, its own deadline counts.
-        let can_ask = !self.routing && self.links.get(&Target::Any).is_none_or(|link| link.is_up());
+        // While the link for metadata is on its way, its own deadline counts; one that failed and that
+        // nobody asked for since has none.
+        let is_coming = |link: &Link<Tag<T>>| link.wanted && !link.is_up();
+        let can_ask = !self.routing && !self.links.get(&Target::Any).is_some_and(is_coming);
         let routes = if can_ask { self.routes.deadline() } else { None };
         links.chain(routes).min()
     }
