@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
+use super::fetch::whole_batches;
 use super::partition::{Binding, Judgement, Partition, Phase};
 use super::{ConsumerHandle, ConsumerOptions, Front, Item, Key};
 use crate::client::error::ConsumeError;
@@ -18,21 +19,11 @@ use crate::client::session::{
 };
 use crate::client::sync::{Bell, lock};
 use crate::model::{ErrorCode, Failure, Offset};
-use crate::record::BatchView;
-use crate::wire::{At, Fetch, FetchHandle, FetchedHandle, Opened, Reply, Request, TopicRef};
 
-/// Fetches under way on one link.
-const FETCHES_MAX: usize = 8;
-/// Partitions in one fetch.
-const HANDLES_MAX: usize = 1000;
-/// Bounds of what one fetch asks for.
-const FETCH_BYTES_MIN: usize = 64 << 10;
-const FETCH_BYTES_MAX: usize = 8 << 20;
-/// What a partition may have fetched ahead, even if many share the budget.
-const PARTITION_BYTES_MIN: usize = 1 << 20;
+use crate::wire::{At, FetchedHandle, Opened, Reply, Request, TopicRef};
 
 #[derive(Debug)]
-enum Tag {
+pub(super) enum Tag {
     Open(Key, u64),
     Offset(Key, u64, At),
     Fetch { granted: usize, parts: Vec<Part> },
@@ -41,32 +32,32 @@ enum Tag {
 
 /// One partition of a fetch.
 #[derive(Debug)]
-struct Part {
-    key: Key,
-    generation: u64,
-    handle: u32,
-    offset: Offset,
+pub(super) struct Part {
+    pub(super) key: Key,
+    pub(super) generation: u64,
+    pub(super) handle: u32,
+    pub(super) offset: Offset,
 }
 
 #[derive(Default)]
-struct Shard {
+pub(super) struct Shard {
     /// Partitions that can be fetched, in turn.
-    idle: VecDeque<Key>,
-    fetches: usize,
+    pub(super) idle: VecDeque<Key>,
+    pub(super) fetches: usize,
 }
 
 pub struct ConsumerMachine {
-    front: Arc<Front>,
-    options: ConsumerOptions,
-    session: Session<Tag>,
-    partitions: BTreeMap<Key, Partition>,
-    shards: BTreeMap<Target, Shard>,
+    pub(super) front: Arc<Front>,
+    pub(super) options: ConsumerOptions,
+    pub(super) session: Session<Tag>,
+    pub(super) partitions: BTreeMap<Key, Partition>,
+    pub(super) shards: BTreeMap<Target, Shard>,
     dirty: BTreeSet<Key>,
     delayed: BTreeSet<(Millis, Key)>,
     /// What the fetches under way may bring.
-    granted: usize,
+    pub(super) granted: usize,
     /// The shard that was last sent a fetch.
-    fetched_last: Option<Target>,
+    pub(super) fetched_last: Option<Target>,
     finished: bool,
 }
 
@@ -264,10 +255,10 @@ impl ConsumerMachine {
             -1 => Phase::Fetch(0),
             offset => Phase::Fetch(offset),
         };
-        if let Phase::Fetch(offset) = partition.phase {
-            if let Some(assigned) = lock(&self.front.state).of_generation(&key, generation) {
-                assigned.position = Some(offset);
-            }
+        if let Phase::Fetch(offset) = partition.phase
+            && let Some(assigned) = lock(&self.front.state).of_generation(&key, generation)
+        {
+            assigned.position = Some(offset);
         }
         self.dirty.insert(key);
     }
@@ -414,79 +405,6 @@ impl ConsumerMachine {
         }
     }
 
-    /// Sends what fetches the budget allows.
-    fn fetch(&mut self, now: Millis) {
-        let mut targets: Vec<_> = self.shards.keys().copied().collect();
-        // Shards take turns: memory that comes free goes to the next one, not always to the first.
-        let next = targets.iter().position(|target| Some(*target) > self.fetched_last).unwrap_or(0);
-        targets.rotate_left(next);
-        for target in targets {
-            while self.session.is_up(target) && self.fetch_from(now, target) {
-                self.fetched_last = Some(target);
-            }
-        }
-    }
-
-    /// One fetch from one shard; false if there is nothing to fetch or no memory for it.
-    fn fetch_from(&mut self, now: Millis, target: Target) -> bool {
-        let Some(shard) = self.shards.get_mut(&target).filter(|shard| shard.fetches < FETCHES_MAX) else {
-            return false;
-        };
-        let state = lock(&self.front.state);
-        let used = state.buffered + self.granted;
-        let left = self.options.prefetch_bytes.saturating_sub(used);
-        if shard.idle.is_empty() || (left == 0 && used > 0) {
-            return false;
-        }
-        let share = self.options.prefetch_bytes / (2 * self.partitions.len().max(1));
-        let ahead_max = share.max(PARTITION_BYTES_MIN);
-        let mut parts = Vec::new();
-        for _ in 0..shard.idle.len() {
-            let Some(key) = shard.idle.pop_front().filter(|_| parts.len() < HANDLES_MAX) else { break };
-            let Some(partition) = self.partitions.get_mut(&key).filter(|partition| partition.idle) else {
-                continue;
-            };
-            let (Binding::Open(to, handle), Phase::Fetch(offset), false) =
-                (partition.binding, partition.phase, partition.busy)
-            else {
-                partition.idle = false;
-                continue;
-            };
-            let waits = state
-                .assigned
-                .get(&key)
-                .is_none_or(|assigned| assigned.paused || assigned.damaged || assigned.buffered >= ahead_max);
-            if waits || to != target {
-                shard.idle.push_back(key);
-                continue;
-            }
-            (partition.idle, partition.busy) = (false, true);
-            parts.push(Part { key, generation: partition.generation, handle, offset });
-        }
-        drop(state);
-        if parts.is_empty() {
-            return false;
-        }
-        // Half of what is left: a later fetch, perhaps a busier one, finds memory too.
-        let granted = (left / 2).clamp(FETCH_BYTES_MIN, FETCH_BYTES_MAX);
-        let each = (granted / parts.len()).max(PARTITION_BYTES_MIN.min(granted)) as u32;
-        let handles = parts.iter().map(|part| FetchHandle {
-            handle: part.handle,
-            bytes_max: each,
-            offset: part.offset,
-        });
-        let fetch = Fetch {
-            wait_ms_max: self.options.wait_ms_max,
-            bytes_min: 1,
-            bytes_max: granted as u32,
-            handles: handles.collect(),
-        };
-        shard.fetches += 1;
-        self.granted += granted;
-        self.session.request(now, target, 0, &Request::Fetch(fetch), Tag::Fetch { granted, parts });
-        true
-    }
-
     fn finish(&mut self) {
         if std::mem::replace(&mut self.finished, true) {
             return;
@@ -498,10 +416,10 @@ impl ConsumerMachine {
 }
 
 fn close_handle(session: &mut Session<Tag>, now: Millis, partition: &Partition) {
-    if let Binding::Open(target, handle) = partition.binding {
-        if session.is_up(target) {
-            session.request(now, target, handle, &Request::Close, Tag::Close);
-        }
+    if let Binding::Open(target, handle) = partition.binding
+        && session.is_up(target)
+    {
+        session.request(now, target, handle, &Request::Close, Tag::Close);
     }
 }
 
@@ -514,25 +432,4 @@ fn answers(tag: &Tag, reply: &Reply) -> bool {
             | (Tag::Fetch { .. }, Reply::Fetch(_))
             | (Tag::Close, Reply::Close)
     )
-}
-
-/// The batches of an answer that are not wholly below `from`, and the offset after them. If one
-/// is malformed: those before it, and what is wrong.
-fn whole_batches(records: &Bytes, from: Offset) -> Result<(Offset, Bytes), (Offset, Bytes, String)> {
-    let (mut next, mut start, mut position) = (from, None, 0);
-    while position < records.len() {
-        let view = match BatchView::first(&records[position..]) {
-            Ok((view, _)) => view,
-            Err(error) => {
-                let whole = records.slice(start.unwrap_or(position)..position);
-                return Err((next, whole, error.to_string()));
-            }
-        };
-        if view.last_offset() >= next {
-            start = start.or(Some(position));
-            next = view.next_offset();
-        }
-        position += view.bytes().len();
-    }
-    Ok((next, records.slice(start.unwrap_or(position)..)))
 }

@@ -7,6 +7,7 @@
 //! given: whatever is under way carries the generation of the assignment it was fetched for.
 
 mod batch;
+mod fetch;
 mod machine;
 mod partition;
 
