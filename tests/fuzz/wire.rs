@@ -170,6 +170,17 @@ fn stream(random: &mut Random) -> Vec<u8> {
     out
 }
 
+/// Decodes the frames that have arrived; `false` if the stream is beyond use.
+fn frames(reader: &mut FrameReader) -> bool {
+    loop {
+        match reader.next() {
+            Ok(Some((header, body))) => drop(decode_any(header.op(), header.is_reply(), &body)),
+            Ok(None) => return true,
+            Err(_) => return false,
+        }
+    }
+}
+
 /// Feeds the stream in pieces whose lengths its own bytes choose.
 fn split(bytes: &[u8]) -> bool {
     let mut reader = FrameReader::new(1 << 20);
@@ -184,12 +195,8 @@ fn split(bytes: &[u8]) -> bool {
                 Err(_) => return false,
             }
         }
-        while preface {
-            match reader.next() {
-                Ok(Some((header, body))) => drop(decode_any(header.op(), header.is_reply(), &body)),
-                Ok(None) => break,
-                Err(_) => return false,
-            }
+        if preface && !frames(&mut reader) {
+            return false;
         }
     }
     preface && reader.pending().is_empty()
