@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use ringlog::model::{ErrorCode, Failure, Offset};
@@ -54,10 +54,10 @@ struct Link {
 }
 
 impl Link {
-    fn connect(address: &str, shard: u32) -> Result<Link, Trouble> {
+    fn connect(address: &str, shard: u32, answer_within: Duration) -> Result<Link, Trouble> {
         let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(ANSWER_WITHIN))?;
+        stream.set_read_timeout(Some(answer_within))?;
         let mut link = Link { stream, frames: FrameReader::new(FRAME_BYTES_MAX), corr: 0 };
         link.stream.write_all(&PREFACE)?;
         let hello = Hello {
@@ -104,6 +104,7 @@ pub struct Read1 {
 
 pub struct Client {
     address: String,
+    answer_within: Duration,
     links: BTreeMap<u32, Link>,
     /// Topic and partition: the owning shard and the handle on its link.
     handles: BTreeMap<(String, u32), (u32, u32)>,
@@ -111,7 +112,8 @@ pub struct Client {
 
 impl Client {
     pub fn new(address: &str) -> Client {
-        Client { address: address.into(), links: BTreeMap::new(), handles: BTreeMap::new() }
+        let (links, handles) = (BTreeMap::new(), BTreeMap::new());
+        Client { address: address.into(), answer_within: ANSWER_WITHIN, links, handles }
     }
 
     /// Drops connections and handles, as after a failure.
@@ -136,7 +138,7 @@ impl Client {
 
     fn call(&mut self, shard: u32, handle: u32, request: &Request) -> Result<Reply, Trouble> {
         if !self.links.contains_key(&shard) {
-            self.links.insert(shard, Link::connect(&self.address, shard)?);
+            self.links.insert(shard, Link::connect(&self.address, shard, self.answer_within)?);
         }
         let outcome = self.links.get_mut(&shard).expect("inserted").call(handle, request);
         if matches!(outcome, Err(Trouble::Io(_))) {
@@ -145,7 +147,9 @@ impl Client {
         outcome
     }
 
+    /// Whether a broker answers there at once.
     pub fn ping(&mut self) -> Result<(), Trouble> {
+        self.answer_within = Duration::from_millis(500);
         self.call(ANY_SHARD, 0, &Request::Ping).map(drop)
     }
 
@@ -268,11 +272,12 @@ fn read(bytes: &[u8], from: Offset) -> Vec<Read1> {
     out
 }
 
-/// A batch of these values.
+/// A batch of these values, of now: what is older than a week expires.
 pub fn batch(values: &[String], producer: Option<ProducerStamp>, compression: Compression) -> Vec<u8> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64;
     let mut builder = BatchBuilder::new(1024);
     for value in values {
-        builder.append(1_700_000_000_000, None, Some(value.as_bytes()), &[]);
+        builder.append(now, None, Some(value.as_bytes()), &[]);
     }
     builder.build(compression, producer)
 }

@@ -5,6 +5,7 @@
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use super::client::Client;
@@ -24,9 +25,14 @@ pub fn folder() -> tempfile::TempDir {
     tempfile::Builder::new().prefix("broker").tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
 }
 
-/// A port that nobody listens on.
+/// A port that nobody listens on, below those from which the kernel takes the near end of outgoing
+/// connections: a client that retries while the broker is down must not take its port.
 pub fn free_address() -> String {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = 20_000 + (std::process::id() % 50) as u16 * 200;
+    let mut addresses =
+        (0..200).map(|_| format!("127.0.0.1:{}", first + NEXT.fetch_add(1, Ordering::SeqCst) % 200));
+    addresses.find(|address| TcpListener::bind(address).is_ok()).expect("a free port")
 }
 
 impl Broker {

@@ -127,7 +127,6 @@ fn footer(random: &mut Random) -> Vec<u8> {
         address: random.next() as u32,
         length: random.next() as u32,
         lost: random.flip(),
-        accepted: random.flip(),
     };
     let mut ids: Vec<PartitionId> = (0..random.below(5)).map(|_| id(random)).collect();
     ids.sort();
@@ -199,7 +198,7 @@ fn checkpoint_seal(bytes: &mut [u8]) {
 
 fn record(random: &mut Random) -> Record {
     let number = random.below(8) as u64;
-    match random.below(8) {
+    match random.below(9) {
         0 => Record::Identity { journal: JOURNAL, segment_bytes: 1 << 28 },
         1 => Record::Start { number: random.next() as u32 },
         2 => Record::Plan {
@@ -211,7 +210,8 @@ fn record(random: &mut Random) -> Record {
         4 => Record::Sealed { number, footer: random.next() as u32 },
         5 => Record::Remove { number },
         6 => Record::Checkpoint { generation: random.next(), replay: number },
-        _ => Record::Accepted { from: AT, to: Address { segment: 4, byte: 0 } },
+        7 => Record::AcceptedFrames { from: AT, to: Address { segment: 4, byte: 0 } },
+        _ => Record::AcceptedRange { id: id(random), first: 5, last: random.below(100) as i64 },
     }
 }
 
