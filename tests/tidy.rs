@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 
 const LINES_MAX: usize = 500;
 const FUNCTION_LINES_MAX: usize = 70;
-const HEADER_LINES_MAX: usize = 24;
+/// Twelve say what a file is for; the head of a public module may hold an example as well.
+const HEADER_LINES_MAX: usize = 40;
 
 /// Imports point to a lower floor, or stay inside one module.
 const FLOORS: &[(u32, &[&str])] = &[
@@ -23,18 +24,28 @@ const FLOORS: &[(u32, &[&str])] = &[
 ];
 
 /// (rule, file or "from -> to", why).
-const EXCEPTIONS: &[(&str, &str, &str)] =
-    &[("floors", "model -> base", "an unknown configuration key names the nearest known one")];
+const EXCEPTIONS: &[(&str, &str, &str)] = &[
+    ("floors", "model -> base", "an unknown configuration key names the nearest known one"),
+    ("floors", "sim -> server", "a simulated world runs the real broker, which nothing above it does"),
+];
 
 /// A word, the folders or files under which alone it may be named, and why.
 const ONLY_IN: &[(&str, &[&str], &str)] = &[
     ("glommio", &["src/rt/"], "the runtime hides behind rt"),
-    ("unsafe", &["src/rt/", "tests/allocations.rs"], "unsafe only where bytes meet the kernel"),
+    (
+        "unsafe",
+        &["src/rt/", "tests/allocations.rs", "tools/src/disk/mod.rs", "bench/src/process.rs"],
+        "unsafe only where bytes meet the kernel",
+    ),
     ("HashMap", &["src/base/map.rs"], "random state; use base::Map or BTreeMap"),
     ("HashSet", &["src/base/map.rs"], "random state; use base::Set or BTreeSet"),
-    ("SystemTime", &["src/rt/", "src/client/", "tools/", "bench/", "tests/"], "clocks enter through rt"),
-    ("std::time::Instant", &["src/rt/", "tools/", "bench/", "tests/"], "clocks enter through rt"),
-    ("std::thread", &["src/rt/", "tools/", "bench/", "tests/"], "threads enter through rt"),
+    (
+        "SystemTime",
+        &["src/rt/", "src/client/", "src/bin/", "tools/", "bench/", "tests/"],
+        "clocks enter through rt",
+    ),
+    ("std::time::Instant", &["src/rt/", "src/bin/", "tools/", "bench/", "tests/"], "clocks enter through rt"),
+    ("std::thread", &["src/rt/", "src/bin/", "tools/", "bench/", "tests/"], "threads enter through rt"),
     ("thread_local", &["src/rt/", "tests/allocations.rs"], "state belongs to a shard, not to a thread"),
     (
         "std::fs",

@@ -1,4 +1,6 @@
 //! A shard over the real disk, without a network: produce, read back, restart, delete.
+//!
+//! Floor 5.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -9,6 +9,7 @@
 //! `RINGLOG_FUZZ_INPUTS=1000000 cargo test --release --test tests fuzz -- --nocapture`
 
 mod batch;
+mod config;
 mod disk;
 mod metadata;
 mod twin;
