@@ -132,7 +132,7 @@ impl Shard {
             let text = format!("the batch claims {} records; at most {BATCH_RECORDS_MAX}", info.record_count);
             return Err(Failure::new(ErrorCode::InvalidRecord, text));
         }
-        let most = partition.drive.journal.frame_bytes_max() - frame::head_bytes(1) - block::length_of(1, 0);
+        let most = partition.batch_bytes_max();
         if produce.batch.len() > most {
             let text = format!(
                 "the batch has {} bytes; segments of {} bytes take at most {most}",
@@ -171,6 +171,13 @@ impl Shard {
             }
             done(Ok(produced(base, -1, log_start)));
         });
+    }
+}
+
+impl Partition {
+    /// Largest batch that still makes a frame of its journal, in bytes.
+    pub(super) fn batch_bytes_max(&self) -> usize {
+        self.drive.journal.frame_bytes_max() - frame::head_bytes(1) - block::length_of(1, 0)
     }
 }
 
