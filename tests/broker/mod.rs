@@ -7,7 +7,9 @@
 mod client;
 mod damage;
 mod full;
+mod journals;
 mod killed;
+mod library;
 mod process;
 mod reshape;
 mod startup;
