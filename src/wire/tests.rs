@@ -215,6 +215,36 @@ fn a_long_explanation_is_cut_between_characters() {
     assert!(matches!(Reply::decode(Op::Error, &body), Ok(Reply::Error(f)) if f.text.len() == 4095));
 }
 
+/// `docs/protocol.md`, section 10.
+#[test]
+fn the_example_of_the_specification_is_what_is_sent() {
+    let page = include_str!("../../docs/protocol.md");
+    let example = &page[page.find("## 10.").expect("the page has a section 10")..];
+    let hex = |text: &str| -> Vec<u8> {
+        let words = text.split(|c: char| c.is_whitespace() || c == '`').filter(|word| word.len() == 2);
+        words.map_while(|word| u8::from_str_radix(word, 16).ok()).collect()
+    };
+    let lines = example.lines().filter(|line| line.starts_with("    "));
+    let hello: Vec<u8> = lines.flat_map(hex).collect();
+    let mut expected = PREFACE.to_vec();
+    let request = Hello {
+        version_min: 1,
+        version_max: 1,
+        shard: ANY_SHARD,
+        features: 0,
+        frame_bytes_max: 64 << 20,
+        client_id: "x".into(),
+    };
+    Request::Hello(request).encode(0, 0, &mut expected);
+    assert_eq!(hello, expected);
+    let frames: Vec<_> = example.split('`').skip(1).step_by(2).map(hex).collect();
+    let mut ping = Vec::new();
+    Request::Ping.encode(7, 0, &mut ping);
+    let mut pong = Vec::new();
+    Reply::Ping.encode(&Header::request(Op::Ping, 7, 0), &mut pong);
+    assert_eq!(frames, [ping, pong]);
+}
+
 #[test]
 fn versions_meet_or_refuse() {
     let hello = |version_min, version_max| {
