@@ -3,13 +3,15 @@
 //! Floor 6.
 
 use std::collections::BTreeMap;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 
 use clap::Parser;
 use ringlog::rt::sim::StepCount;
-use ringlog::sim::{MUTATIONS, Options, Outcome, run};
+use ringlog::sim::{MUTATIONS, Mutation, Options, Outcome, run};
+
+const REPLAY: &str = "cargo run --release --features sim --bin ringsim --";
 
 /// Runs seeded schedules of crashes and faults against the real broker and client, in virtual time.
 #[derive(Parser)]
@@ -41,7 +43,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let well = match (cli.seed, cli.mutations) {
         (Some(seed), _) => one(seed, &cli),
-        (None, true) => mutations(&cli),
+        (None, true) => mutations(),
         (None, false) => many(&cli),
     };
     if well { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -102,10 +104,7 @@ impl Totals {
         }
         if !outcome.violations.is_empty() {
             print(&outcome);
-            println!(
-                "  replay: cargo run --release --features sim --bin ringsim -- --seed {} --trace",
-                outcome.seed
-            );
+            println!("  replay: {REPLAY} --seed {} --trace", outcome.seed);
             self.violated.push(outcome);
         }
     }
@@ -130,25 +129,56 @@ impl Totals {
     }
 }
 
-/// Runs seeds on several threads until `enough` says so; each outcome goes to `see`.
-fn spread(first: u64, end: u64, cli: &Cli, options: &Options, mut see: impl FnMut(Outcome) -> bool) {
+/// Seeds under way, by the name of their thread.
+type Running = Arc<Mutex<BTreeMap<String, u64>>>;
+
+/// A panic of the code under test is a violation too: says which seed it was.
+fn name_seed_of_panics() -> Running {
+    let running = Running::default();
+    let (seeds, default) = (running.clone(), std::panic::take_hook());
+    std::panic::set_hook(Box::new(move |info| {
+        let thread = std::thread::current().name().unwrap_or_default().to_owned();
+        let seed = seeds.lock().ok().and_then(|seeds| seeds.get(&thread).copied());
+        if let Some(seed) = seed {
+            println!("seed {seed}\n  VIOLATION panic: {info}");
+            println!("  replay: {REPLAY} --seed {seed} --trace");
+        }
+        default(info);
+    }));
+    running
+}
+
+/// Runs seeds on several threads until `see` says that it is enough.
+fn spread(first: u64, end: u64, cli: &Cli, mut see: impl FnMut(Outcome) -> bool) {
     let threads = cli.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    let (running, options) = (name_seed_of_panics(), options(cli));
     let next = AtomicU64::new(first);
     let enough = AtomicBool::new(false);
     let (sender, outcomes) = mpsc::channel();
-    let sender = Mutex::new(sender);
     std::thread::scope(|scope| {
-        for _ in 0..threads {
-            let sender = sender.lock().expect("no thread panicked here").clone();
-            let (next, enough) = (&next, &enough);
-            scope.spawn(move || {
-                while !enough.load(Ordering::Relaxed) {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= end || sender.send(run(seed, options)).is_err() {
-                        return;
+        for number in 0..threads {
+            let (sender, next, enough, running, options) =
+                (sender.clone(), &next, &enough, &running, &options);
+            let name = format!("worker-{number}");
+            let work = {
+                let name = name.clone();
+                move || {
+                    while !enough.load(Ordering::Relaxed) {
+                        let seed = next.fetch_add(1, Ordering::Relaxed);
+                        if seed >= end {
+                            return;
+                        }
+                        if let Ok(mut running) = running.lock() {
+                            running.insert(name.clone(), seed);
+                        }
+                        if sender.send(run(seed, options)).is_err() {
+                            return;
+                        }
                     }
                 }
-            });
+            };
+            let started = std::thread::Builder::new().name(name).spawn_scoped(scope, work);
+            assert!(started.is_ok(), "the system refuses a thread");
         }
         drop(sender);
         for outcome in outcomes {
@@ -170,7 +200,7 @@ fn many(cli: &Cli) -> bool {
     };
     let began = seconds();
     let mut totals = Totals::default();
-    spread(first, end, cli, &options(cli), |outcome| {
+    spread(first, end, cli, |outcome| {
         totals.add(outcome);
         !cli.keep_going && !totals.violated.is_empty()
     });
@@ -179,28 +209,31 @@ fn many(cli: &Cli) -> bool {
 }
 
 /// Schedules that a deliberate bug gets to be caught.
-const SEEDS_PER_MUTATION: u64 = 3000;
+const SEEDS_PER_MUTATION: &str = "0..6000";
 
-fn mutations(cli: &Cli) -> bool {
+/// Each runs in a process of its own: an assertion that catches it ends that process.
+fn mutations() -> bool {
     let mut missed = 0;
-    for mutation in MUTATIONS {
-        let options = Options { trace: false, mutation: Some(mutation.name.to_owned()) };
-        let (mut tried, mut caught) = (0, None);
-        spread(0, SEEDS_PER_MUTATION, cli, &options, |outcome| {
-            tried += 1;
-            if caught.is_none() {
-                caught = outcome.violations.first().map(|text| (outcome.seed, text.clone()));
-            }
-            caught.is_some()
+    for Mutation { name, what } in MUTATIONS {
+        let tried = std::env::current_exe().and_then(|program| {
+            Command::new(program).args(["--mutation", name, "--seeds", SEEDS_PER_MUTATION]).output()
         });
-        match caught {
-            Some((seed, text)) => {
-                println!("caught  {} ({}): seed {seed}, of {tried}: {text}", mutation.name, mutation.what);
+        let output = match tried {
+            Ok(output) => output,
+            Err(error) => {
+                eprintln!("cannot run a schedule: {error}");
+                return false;
             }
-            None => {
-                missed += 1;
-                println!("MISSED  {} ({}) in {tried} schedules", mutation.name, mutation.what);
-            }
+        };
+        let text = String::from_utf8_lossy(&output.stdout);
+        let violation = text.lines().find(|line| line.contains("VIOLATION")).unwrap_or_default().trim();
+        let seed = text.lines().find(|line| line.starts_with("seed ")).unwrap_or_default();
+        let seed: String = seed.chars().take_while(|char| *char != ':').collect();
+        if output.status.success() || violation.is_empty() {
+            missed += 1;
+            println!("MISSED  {name} ({what})");
+        } else {
+            println!("caught  {name} ({what}): {seed}: {violation}");
         }
     }
     println!("{} mutations, {missed} missed", MUTATIONS.len());

@@ -10,5 +10,18 @@ pub struct Mutation {
     pub what: &'static str,
 }
 
-pub const MUTATIONS: &[Mutation] =
-    &[Mutation { name: "disk.flush_lies", what: "flushes say that they are done, and do nothing" }];
+pub const MUTATIONS: &[Mutation] = &[
+    Mutation { name: "disk.flush_lies", what: "flushes say that they are done, and do nothing" },
+    Mutation { name: "ack-before-durable", what: "records are acknowledged before their frame is durable" },
+    Mutation { name: "checkpoint-before-durable", what: "a checkpoint captures what is not durable" },
+    Mutation { name: "publish-checkpoint-first", what: "a checkpoint is published before it is flushed" },
+    Mutation { name: "damage-is-a-torn-tail", what: "recovery cuts at damage as if it were a torn tail" },
+    Mutation { name: "recover-without-crc", what: "recovery believes frames that do not verify" },
+    Mutation { name: "recover-without-flush", what: "recovery does not flush what it found" },
+    Mutation { name: "remove-before-durable", what: "files go before the log starts are durable" },
+    Mutation { name: "remove-before-manifest", what: "files go before the manifest says so" },
+    Mutation { name: "serve-without-crc", what: "reads are served without their checksums" },
+    Mutation { name: "twinlog.append_without_flush", what: "metadata and manifest are not flushed" },
+    Mutation { name: "twinlog.header_before_snapshot", what: "a snapshot counts before it is written" },
+    Mutation { name: "metadata.answer_before_durable", what: "admin requests are answered too early" },
+];

@@ -8,8 +8,6 @@ use super::topics::{Role, TopicPlan};
 use crate::rt::Random;
 use crate::rt::sim::{CrashKind, CrashPlan, Faults};
 
-const MIB: u64 = 1 << 20;
-
 /// What makes this schedule hard. All have crashes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Theme {
@@ -61,7 +59,8 @@ pub(super) struct Life {
 pub(super) struct Plan {
     pub theme: Theme,
     pub faults: Faults,
-    pub capacity: u64,
+    /// After the first life the disk has only so much space left.
+    pub spare_bytes: Option<u64>,
     pub topics: Vec<TopicPlan>,
     pub producers: u32,
     pub records_each: u32,
@@ -76,7 +75,7 @@ impl Plan {
         Plan {
             theme,
             faults: faults(theme, random),
-            capacity: if theme == Theme::FullDisk { (2 + random.below(3)) * MIB } else { 256 * MIB },
+            spare_bytes: (theme == Theme::FullDisk).then(|| random.below(16) * (64 << 10)),
             topics: topics(random),
             producers: 1 + random.below(3) as u32,
             records_each: 40 + random.below(120) as u32,

@@ -19,6 +19,7 @@ use crate::rt::sim::{CrashKind, CrashPlan, Faults, MachineId, ProcessId, Simulat
 use crate::server::{Broker, Config};
 
 const BROKER: ([u8; 4], u16) = ([10, 0, 0, 1], 7100);
+const CAPACITY: u64 = 256 << 20;
 const SEGMENT_BYTES: u64 = 64 << 10;
 /// Time in which everything must be delivered once the faults are over.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -64,6 +65,8 @@ struct Schedule {
     history: Shared,
     status: Rc<RefCell<Status>>,
     process: Option<ProcessId>,
+    /// Some life came as far as that.
+    was_ready: bool,
     crashes: u64,
     crashes_in_start: u64,
 }
@@ -75,7 +78,7 @@ pub fn run(seed: u64, options: &Options) -> Outcome {
     let simulation = Simulation::new(random.u64(), Faults::default(), options.trace);
     simulation.note(|| format!("{plan:#?}"));
     options.mutation.iter().for_each(|mutation| simulation.mutate(mutation));
-    let broker = simulation.machine(plan.capacity);
+    let broker = simulation.machine(CAPACITY);
     let desk = simulation.machine(0);
     let (client, _) = simulation.process(desk);
     let mut schedule = Schedule {
@@ -87,6 +90,7 @@ pub fn run(seed: u64, options: &Options) -> Outcome {
         history: Shared::default(),
         status: Rc::default(),
         process: None,
+        was_ready: false,
         crashes: 0,
         crashes_in_start: 0,
     };
@@ -146,6 +150,13 @@ impl Schedule {
         self.simulation.set_faults(|now| *now = faults);
         for life in self.plan.lives.clone() {
             self.live_once(&life);
+            if let Some(spare) = self.plan.spare_bytes
+                && self.was_ready
+            {
+                let used = CAPACITY - self.simulation.available(self.broker);
+                self.simulation.set_capacity(self.broker, used + spare);
+                self.plan.spare_bytes = None;
+            }
             if !self.history.borrow().violations.is_empty() {
                 return;
             }
@@ -185,7 +196,8 @@ impl Schedule {
     }
 
     /// A broker that refuses to start, or ends by itself, does so only for a reason.
-    fn note_failure(&self) {
+    fn note_failure(&mut self) {
+        self.was_ready |= self.status.borrow().ready;
         if let Some(text) = &self.status.borrow().failed
             && self.plan.theme != Theme::DiskErrors
         {
@@ -216,7 +228,7 @@ impl Schedule {
         self.simulation.note(|| "--- the end".into());
         self.simulation.crash(self.broker, CrashKind::Kill);
         self.simulation.set_faults(|faults| *faults = Faults::default());
-        self.simulation.set_capacity(self.broker, 1 << 30);
+        self.simulation.set_capacity(self.broker, CAPACITY);
         self.simulation.plan(self.broker, CrashPlan::default());
         let shards = 1 + self.random.below(4) as u32;
         self.start_broker(shards);
