@@ -3,11 +3,12 @@
 //! Floor 6. Owner: broker. Reads /proc only; without it the checks are skipped, and what is missing
 //! shows later with the kernel's own words.
 
-use super::config::Config;
 use super::error::StartError;
 
 /// Executors, journals and a few clients.
 const DESCRIPTORS_MIN: u64 = 256;
+/// With room for fewer clients the operator is told so.
+const CLIENTS_MIN: u64 = 1000;
 /// Rings and files of one shard.
 const DESCRIPTORS_PER_SHARD: u64 = 64;
 
@@ -19,25 +20,23 @@ pub fn io_uring_disabled() -> Option<String> {
 
 /// Whether there are enough file descriptors, after the soft limit was raised. Answers a warning if
 /// there are enough to start, but not for all the clients that may connect.
-pub fn descriptors(config: &Config, shards: u32) -> Result<Option<String>, StartError> {
+pub fn descriptors(shards: u32) -> Result<Option<String>, StartError> {
     let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
     let Some(limit) = limit(&limits, "Max open files") else { return Ok(None) };
-    judge(limit, config.connections_max, shards)
+    judge(limit, shards)
 }
 
-fn judge(limit: u64, connections_max: u32, shards: u32) -> Result<Option<String>, StartError> {
+fn judge(limit: u64, shards: u32) -> Result<Option<String>, StartError> {
     let least = DESCRIPTORS_MIN + DESCRIPTORS_PER_SHARD * u64::from(shards);
     let cure = "raise it with `ulimit -n 65536` (systemd: LimitNOFILE=65536; Docker: --ulimit nofile=65536)";
     if limit < least {
         let what = format!("too few file descriptors: {limit} are allowed, {shards} shards need {least}");
         return Err(StartError::new(what, cure));
     }
-    let wanted = least + u64::from(connections_max) * u64::from(shards);
-    let warning = || {
-        let clients = limit - least;
-        format!("only {limit} file descriptors are allowed: about {clients} clients can connect; {cure}")
-    };
-    Ok((limit < wanted).then(warning))
+    let clients = limit - least;
+    let warning =
+        || format!("{limit} file descriptors are allowed: about {clients} clients can connect; {cure}");
+    Ok((clients < CLIENTS_MIN).then(warning))
 }
 
 /// The soft limit of a line of /proc/self/limits; `None` for "unlimited".
@@ -55,8 +54,8 @@ mod tests {
         let text = "Limit   Soft Limit  Hard Limit  Units\nMax open files            1024   524288   files\n";
         assert_eq!(limit(text, "Max open files"), Some(1024));
         assert_eq!(limit("Max open files  unlimited unlimited files", "Max open files"), None);
-        assert!(judge(300, 10, 1).unwrap_err().cure.contains("ulimit -n"));
-        assert!(judge(1024, 10_000, 2).unwrap().unwrap().contains("about 640 clients"));
-        assert_eq!(judge(100_000, 10_000, 2), Ok(None));
+        assert!(judge(300, 1).unwrap_err().cure.contains("ulimit -n"));
+        assert!(judge(1024, 2).unwrap().unwrap().contains("about 640 clients"));
+        assert_eq!(judge(20_000, 2), Ok(None));
     }
 }

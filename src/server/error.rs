@@ -48,6 +48,7 @@ pub fn executor(error: &io::Error, io_uring_disabled: Option<&str>) -> StartErro
         );
         return StartError::new(what, cure);
     }
+    let too_little_memory = error.raw_os_error() == Some(ENOMEM) || error.to_string().contains("MemLock");
     let cure = match error.raw_os_error() {
         Some(EPERM | EACCES) => {
             "a seccomp profile forbids it, as Docker's default profile does: run the container with \
@@ -57,7 +58,7 @@ pub fn executor(error: &io::Error, io_uring_disabled: Option<&str>) -> StartErro
         Some(ENOSYS) => {
             "this kernel has no io_uring: Ringlog needs Linux 5.15 or newer, built with CONFIG_IO_URING"
         }
-        Some(ENOMEM) => {
+        _ if too_little_memory => {
             "the limit of locked memory is too small: raise it with `ulimit -l unlimited` (systemd: LimitMEMLOCK=infinity; \
              Docker: --ulimit memlock=-1)"
         }

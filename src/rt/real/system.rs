@@ -3,6 +3,7 @@
 //! Floor 1. Owner: broker. What the kernel refuses here is optional and left as it is.
 
 use std::fs;
+use std::io;
 
 use crate::rt::Usage;
 
@@ -45,6 +46,20 @@ pub(super) fn raise_limits() {
             }
         }
     }
+}
+
+/// Whether the kernel lets this process have a ring; glommio would panic where it does not.
+pub(super) fn probe_io_uring() -> io::Result<()> {
+    // struct io_uring_params is 120 bytes; all zero asks for a plain ring.
+    let mut params = [0u64; 15];
+    // SAFETY: the kernel reads and writes one io_uring_params, which outlives the call.
+    let ring = unsafe { libc::syscall(libc::SYS_io_uring_setup, 1, params.as_mut_ptr()) };
+    if ring < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor was just made and nobody else knows it.
+    unsafe { libc::close(ring as libc::c_int) };
+    Ok(())
 }
 
 /// struct sched_attr of the kernel, in its first version.
@@ -134,6 +149,7 @@ mod tests {
         assert!(memory() > 100 << 20);
         let usage = usage();
         assert!(usage.cpu_ns > 0 && usage.resident_bytes > 1 << 20);
+        assert!(probe_io_uring().is_ok());
         assert_ne!(boot_id(), 0);
         assert_ne!(seed(), seed());
     }

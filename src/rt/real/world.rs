@@ -81,6 +81,7 @@ impl World {
 
 fn build(cpu: Option<usize>) -> io::Result<LocalExecutor> {
     let placement = cpu.map_or(Placement::Unbound, Placement::Fixed);
+    system::probe_io_uring()?;
     system::ask_short_slice();
     LocalExecutorBuilder::new(placement)
         .io_memory(REGISTERED_BYTES)
