@@ -29,6 +29,8 @@ struct State {
     pages: BTreeMap<u64, Box<[u8]>>,
     session: u64,
     is_on: bool,
+    /// Power goes with the n-th write from now.
+    writes_left: Option<u64>,
 }
 
 /// What a cut did.
@@ -67,6 +69,7 @@ impl Disk {
             pages: BTreeMap::new(),
             session: 0,
             is_on: true,
+            writes_left: None,
         };
         Disk { bytes, state: Mutex::new(state) }
     }
@@ -98,10 +101,20 @@ impl Disk {
         })
     }
 
-    /// The power goes: of each unflushed write nothing, all, or some sectors survive.
+    /// Lets the power go with the n-th write from now, before any flush that would cover it.
+    pub fn arm(&self, writes: u64) {
+        self.state.lock().expect("no holder panics").writes_left = Some(writes);
+    }
+
+    pub fn is_on(&self) -> bool {
+        self.state.lock().expect("no holder panics").is_on
+    }
+
+    /// The power goes, if it has not: of each unflushed write nothing, all, or some sectors survive.
     pub fn cut(&self, random: &mut Random) -> Cut {
         let mut state = self.state.lock().expect("no holder panics");
         state.is_on = false;
+        state.writes_left = None;
         let writes = std::mem::take(&mut state.writes);
         state.pages.clear();
         state.writes_bytes = 0;
@@ -167,6 +180,10 @@ impl State {
             let to = (start - page * PAGE_BYTES) as usize;
             let count = (stop - start) as usize;
             cached[to..to + count].copy_from_slice(&data[(start - at) as usize..][..count]);
+        }
+        if let Some(left) = &mut self.writes_left {
+            *left = left.saturating_sub(1);
+            self.is_on = *left > 0;
         }
         self.writes.push((at, data.to_vec()));
         self.writes_bytes += data.len();

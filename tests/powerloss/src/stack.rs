@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::disk::{Cut, Disk, Random};
 use crate::export;
@@ -74,7 +74,15 @@ impl Stack {
         command(&["mount", "-t", &self.filesystem, device, target]).expect("the filesystem recovers");
     }
 
+    /// Usually in the middle of things, with writes that no flush has covered; else at any moment.
     pub fn cut(&self, random: &mut Random) -> Cut {
+        if random.below(4) > 0 {
+            self.disk.arm(1 + random.below(30));
+            let deadline = Instant::now() + Duration::from_millis(500);
+            while self.disk.is_on() && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_micros(200));
+            }
+        }
         self.disk.cut(random)
     }
 
