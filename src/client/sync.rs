@@ -115,7 +115,8 @@ impl Waiters {
 }
 
 /// Memory of a producer: records reserve it before they are kept, batches give it back when their
-/// fate is known. Waiting senders are served in the order they came.
+/// fate is known. Waiting senders are served in the order they came. Sequentially consistent: a
+/// sender that announces itself and then finds no room is seen by whoever then makes room.
 #[derive(Debug)]
 pub(super) struct Budget {
     bytes_max: usize,
@@ -137,12 +138,12 @@ impl Budget {
 
     /// Whether senders wait for memory: then nothing may linger.
     pub fn is_starved(&self) -> bool {
-        self.waiting.load(Ordering::Acquire) > 0
+        self.waiting.load(Ordering::SeqCst) > 0
     }
 
     #[cfg(test)]
     pub fn used(&self) -> usize {
-        self.used.load(Ordering::Acquire)
+        self.used.load(Ordering::SeqCst)
     }
 
     /// Takes `bytes` if they fit and nobody waits. One reservation always fits an empty budget.
@@ -152,11 +153,11 @@ impl Budget {
 
     fn take(&self, bytes: usize) -> bool {
         let fits = |used: usize| (used == 0 || used + bytes <= self.bytes_max).then_some(used + bytes);
-        self.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, fits).is_ok()
+        self.used.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fits).is_ok()
     }
 
     pub fn give_back(&self, bytes: usize) {
-        self.used.fetch_sub(bytes, Ordering::AcqRel);
+        self.used.fetch_sub(bytes, Ordering::SeqCst);
         if self.is_starved() {
             self.wake_front();
         }
@@ -193,7 +194,7 @@ impl Future for Waiting<'_> {
             if !self.queued {
                 self.queued = true;
                 queue.push_back((self.ticket, context.waker().clone()));
-                budget.waiting.fetch_add(1, Ordering::AcqRel);
+                budget.waiting.fetch_add(1, Ordering::SeqCst);
             }
             let front = queue.front().is_some_and(|(ticket, _)| *ticket == self.ticket);
             if !front || !budget.take(self.bytes) {
@@ -213,7 +214,7 @@ impl Waiting<'_> {
     fn leave(&mut self) {
         if std::mem::take(&mut self.queued) {
             lock(&self.budget.queue).retain(|(ticket, _)| *ticket != self.ticket);
-            self.budget.waiting.fetch_sub(1, Ordering::AcqRel);
+            self.budget.waiting.fetch_sub(1, Ordering::SeqCst);
             self.budget.wake_front();
         }
     }

@@ -148,7 +148,8 @@ impl Reply {
     pub fn decode(op: Op, body: &Bytes) -> Result<Reply, DecodeError> {
         let mut reader = Reader::new(body);
         let reply = match op {
-            Op::Hello => Reply::Hello(HelloReply::decode(&mut reader)?),
+            // A newer broker may say more: the version is agreed on only by this reply.
+            Op::Hello => return Ok(Reply::Hello(HelloReply::decode(&mut reader)?)),
             Op::Ping => Reply::Ping,
             Op::Metadata => Reply::Metadata(Metadata::decode(&mut reader)?),
             Op::Open => Reply::Open(Opened::decode(&mut reader)?),

@@ -77,8 +77,7 @@ impl Delivery {
         Delivery { completion, partition: 0, index: 0, timestamp: -1 }
     }
 
-    /// The partition that the record went to. Deliveries of one partition end in the order of
-    /// their sends.
+    /// The partition that the record went to.
     pub fn partition(&self) -> u32 {
         self.partition
     }
