@@ -55,6 +55,8 @@ pub(super) struct Connection {
     pub state: Cell<State>,
     pub why: Cell<Closed>,
     outstanding: Cell<u32>,
+    /// Record bytes that outstanding fetches may be answered with.
+    promised: Cell<usize>,
     /// Since when the writer waits for the socket to take something.
     pub writing_since: Cell<Option<Instant>>,
     pub reads: Cell<u64>,
@@ -79,6 +81,7 @@ impl Connection {
             state: Cell::new(State::Open),
             why: Cell::new(Closed::Peer),
             outstanding: Cell::new(0),
+            promised: Cell::new(0),
             writing_since: Cell::new(None),
             reads: Cell::new(0),
             frames: Cell::new(Some(session.frames)),
@@ -97,6 +100,20 @@ impl Connection {
 
     pub(super) fn is_idle(&self) -> bool {
         self.outstanding.get() == 0 && self.outbox.borrow().bytes() == 0
+    }
+
+    /// Reply bytes that neither wait for the socket nor are promised to fetches.
+    pub(super) fn reply_bytes_left(&self) -> usize {
+        let used = self.outbox.borrow().bytes() + self.promised.get();
+        self.limits.reply_bytes_max.saturating_sub(used)
+    }
+
+    pub(super) fn promise(&self, bytes: u32) {
+        self.promised.set(self.promised.get() + bytes as usize);
+    }
+
+    pub(super) fn keep_promise(&self, bytes: u32) {
+        self.promised.set(self.promised.get() - bytes as usize);
     }
 
     /// A request went to the shard.

@@ -30,9 +30,9 @@ use self::handshake::{Handshake, greet};
 /// A hello must be complete this long after the connection was accepted.
 const HELLO_DEADLINE: Duration = Duration::from_secs(10);
 /// A response that makes no progress for this long ends the connection.
-const STALL: Duration = Duration::from_secs(30);
+const STALL: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 30 });
 /// How often a connection is looked at: for a stalled response, and for memory that it can give back.
-const WATCH: Duration = Duration::from_secs(5);
+const WATCH: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 5 });
 
 /// What a connection may use.
 #[derive(Clone, Copy, Debug)]

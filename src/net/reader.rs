@@ -18,6 +18,10 @@ use crate::wire::{self, FrameError, FrameReader, HEADER_BYTES, Header, Reply, Re
 const TURN_BYTES: usize = 256 << 10;
 /// A frame that is too large is read and discarded up to this size; beyond it the connection closes.
 const DISCARD_BYTES_MAX: usize = 128 << 20;
+/// Longest long poll, so that a fetch does not outlive its client by much.
+const FETCH_WAIT_MS_MAX: u32 = 60_000;
+/// What a fetch may answer even while others have promised all that the connection may hold.
+const FETCH_BYTES_MIN: usize = 64 << 10;
 /// Bound of what a fetch reply says about one handle, beside an error's text.
 const FETCHED_BYTES: usize = 64;
 
@@ -40,7 +44,12 @@ async fn read(connection: &Rc<Connection>) -> Closed {
             return why;
         }
         match select2(connection.stream.read(frames.space()), connection.nudge.wait()).await {
-            Either::First(Ok(0) | Err(_)) => return Closed::Peer,
+            Either::First(Ok(0)) => return Closed::Peer,
+            Either::First(Err(_)) => {
+                // Reset: nobody waits for replies any more.
+                connection.kill(Closed::Peer);
+                return Closed::Peer;
+            }
             Either::First(Ok(count)) => {
                 frames.filled(count);
                 connection.reads.set(connection.reads.get() + 1);
@@ -277,15 +286,25 @@ fn fetch_batches(connection: &Rc<Connection>, header: Header, fetch: wire::Fetch
     }
     let head = HEADER_BYTES + FETCHED_BYTES * handles.len();
     let room = connection.client_frame_bytes_max.saturating_sub(head as u32);
-    let bytes_max = fetch.bytes_max.min(room).min(connection.limits.fetch_bytes_max);
+    // Pipelined fetches share what the connection may hold: they may all be answered at once.
+    let left = connection.reply_bytes_left().max(FETCH_BYTES_MIN);
+    let bytes_max = fetch
+        .bytes_max
+        .min(room)
+        .min(connection.limits.fetch_bytes_max)
+        .min(u32::try_from(left).unwrap_or(u32::MAX));
     connection.begin();
+    connection.promise(bytes_max);
     let shared = connection.clone();
-    let done: Done = Box::new(move |result| match result {
-        Ok(api::Reply::Fetched(fetched)) => answer_fetch(&shared, &header, &handles, fetched),
-        Ok(_) => unreachable!("a fetch is answered by fetched"),
-        Err(failure) => shared.finish(|out| Reply::Error(failure).encode(&header, out)),
+    let done: Done = Box::new(move |result| {
+        shared.keep_promise(bytes_max);
+        match result {
+            Ok(api::Reply::Fetched(fetched)) => answer_fetch(&shared, &header, &handles, fetched),
+            Ok(_) => unreachable!("a fetch is answered by fetched"),
+            Err(failure) => shared.finish(|out| Reply::Error(failure).encode(&header, out)),
+        }
     });
-    let (wait_ms_max, bytes_min) = (fetch.wait_ms_max, fetch.bytes_min);
+    let (wait_ms_max, bytes_min) = (fetch.wait_ms_max.min(FETCH_WAIT_MS_MAX), fetch.bytes_min);
     let request = api::Fetch { wait_ms_max, bytes_min, bytes_max, partitions };
     connection.service.request(api::Request::Fetch(request), done);
 }

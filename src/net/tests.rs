@@ -152,13 +152,15 @@ where
 
 /// Lets the other tasks work until `done`.
 async fn until(rt: &Rt, done: impl Fn() -> bool) {
-    for _ in 0..2000 {
-        if done() {
-            return;
-        }
+    until_within(rt, Duration::from_secs(5), done).await;
+}
+
+async fn until_within(rt: &Rt, limit: Duration, done: impl Fn() -> bool) {
+    let began = rt.now();
+    while !done() {
+        assert!(rt.now() - began < limit, "it did not happen");
         rt.sleep(Duration::from_millis(1)).await;
     }
-    panic!("it did not happen");
 }
 
 fn produced(base_offset: i64) -> Result<ApiReply, crate::model::Failure> {
@@ -303,4 +305,68 @@ fn garbage_is_counted_and_closed() {
 
 fn ping(corr: u32) -> Header {
     Header::request(crate::wire::Op::Ping, corr, 0)
+}
+
+#[test]
+fn pipelined_fetches_share_the_reply_budget() {
+    with_connection(|rt, shard, mut client| async move {
+        client.hello(ANY_SHARD).await;
+        client.reply().await.unwrap();
+        let handle = client.open(1).await;
+        for corr in 2..5 {
+            let handles = vec![FetchHandle { handle, bytes_max: u32::MAX, offset: 0 }];
+            let fetch = Fetch { wait_ms_max: u32::MAX, bytes_min: 1, bytes_max: 700_000, handles };
+            client.send(&Ask::Fetch(fetch), corr, 0).await;
+        }
+        until(&rt, || shard.held.borrow().len() == 3).await;
+        let bounds: Vec<u32> = shard
+            .held
+            .borrow()
+            .iter()
+            .map(|(request, _)| match request {
+                Request::Fetch(fetch) => {
+                    assert!(fetch.wait_ms_max <= 60_000);
+                    fetch.bytes_max
+                }
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(bounds, [700_000, (1 << 20) - 700_000, 64 << 10]);
+        for (_, done) in shard.held.take() {
+            done(Ok(ApiReply::Fetched(Vec::new())));
+        }
+        for corr in 2..5 {
+            assert_eq!(client.reply().await.unwrap().0.corr, corr);
+        }
+    });
+}
+
+#[test]
+fn a_reader_that_takes_nothing_is_cut_off() {
+    with_connection(|rt, shard, mut client| async move {
+        client.hello(ANY_SHARD).await;
+        client.reply().await.unwrap();
+        let handle = client.open(1).await;
+        let bytes: Rc<dyn AsRef<[u8]>> = Rc::new(vec![1u8; 700_000]);
+        // More than the kernel's buffers of both ends take, from a client that reads none of it.
+        for corr in 0..40 {
+            let handles = vec![FetchHandle { handle, bytes_max: u32::MAX, offset: 0 }];
+            let fetch = Fetch { wait_ms_max: 1, bytes_min: 1, bytes_max: u32::MAX, handles };
+            client.send(&Ask::Fetch(fetch), corr, 0).await;
+            rt.sleep(Duration::from_millis(2)).await;
+            for (_, done) in shard.held.take() {
+                done(Ok(ApiReply::Fetched(vec![api::FetchedPartition {
+                    partition: PARTITION,
+                    error: None,
+                    next_offset: -1,
+                    high_watermark: 7,
+                    log_start: 0,
+                    chunks: vec![Chunk::new(bytes.clone(), 0..700_000)],
+                }])));
+            }
+        }
+        assert!(shard.closed.borrow().is_empty());
+        until_within(&rt, STALL + 2 * WATCH, || *shard.closed.borrow() == [Closed::Stalled]).await;
+        assert_eq!(Rc::strong_count(&bytes), 1, "what was waiting is let go");
+    });
 }
