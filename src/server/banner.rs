@@ -16,18 +16,18 @@ pub fn banner(started: &Started, ringctl: &str) -> String {
     let mut text = format!(
         "Ringlog {version} is ready.\n\n\
          \x20 listening  {listen}\n\
-         \x20 data       {data} ({topics} topics, {partitions} partitions; {disk} on disk; recovered in {recovered_ms} ms)\n\
-         \x20 shards     {shards}, each with a core of its own; {journals} journals, files of {segment}\n\
+         \x20 data       {data} ({topics}, {partitions}; {disk} on disk; recovered in {recovered_ms} ms)\n\
+         \x20 shards     {shards}, each with a core of its own; {journals}, files of {segment}\n\
          \x20 memory     a budget of {memory}, of which {share} for each shard (--set memory.bytes=N)\n\
          \x20 start      number {epoch} with these data\n",
         version = env!("CARGO_PKG_VERSION"),
         listen = started.listen,
         data = started.data.display(),
-        topics = started.topics,
-        partitions = started.partitions,
+        topics = count(started.topics, "topic"),
+        partitions = count(started.partitions, "partition"),
         disk = bytes(disk_bytes),
         shards = started.shards,
-        journals = started.journals,
+        journals = count(started.journals, "journal"),
         segment = bytes(started.segment_bytes),
         memory = bytes(started.memory_bytes),
         share = bytes(started.memory_bytes / u64::from(started.shards)),
@@ -46,6 +46,11 @@ pub fn banner(started: &Started, ringctl: &str) -> String {
          Ctrl-C stops the broker. What it acknowledged is on disk, even if it is killed.\n"
     ));
     text
+}
+
+fn count(number: usize, what: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {what}{plural}")
 }
 
 fn bytes(bytes: u64) -> String {
