@@ -26,6 +26,8 @@ const SEGMENT_SHARE: u64 = 64;
 /// Active, next and output segments of all journals together.
 const JOURNALS_SHARE: u64 = 8;
 const SEGMENTS_PER_JOURNAL: u64 = 3;
+/// Manifest and checkpoints of a new journal, and room for the manifest to grow.
+const JOURNAL_FILES_BYTES: u64 = 4 << 20;
 /// More journals are made only while this share of the filesystem stays free.
 const FREE_SHARE: u64 = 10;
 const MIB: u64 = 1 << 20;
@@ -251,7 +253,7 @@ fn check_journals(data: &Path, image: &Image, found: &[String]) -> Result<(), St
 
 /// How many journals there shall be: one per shard, as far as there is space for more.
 fn journal_count(shards: usize, before: usize, space: Space, config: &Config) -> usize {
-    let each = SEGMENTS_PER_JOURNAL * segment_bytes(config, shards as u64, space);
+    let each = SEGMENTS_PER_JOURNAL * segment_bytes(config, shards as u64, space) + JOURNAL_FILES_BYTES;
     let usable = space.available.saturating_sub(space.total / FREE_SHARE);
     let room = usize::try_from(usable / each).unwrap_or(usize::MAX);
     // The first one is always made: an error in its creation says more than a refusal here.

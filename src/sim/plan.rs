@@ -96,7 +96,7 @@ fn faults(theme: Theme, random: &mut Random) -> Faults {
         }
         Theme::SlowDisk => {
             faults.disk_us = (100, 100 + random.below(20_000));
-            faults.disk_stall_ppm = random.below(30_000) as u32;
+            faults.disk_stall_ppm = random.below(150_000) as u32;
         }
         Theme::DiskErrors => {
             faults.write_error_ppm = random.below(2_000) as u32;

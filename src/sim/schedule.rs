@@ -51,6 +51,8 @@ pub struct Outcome {
 #[derive(Default)]
 struct Status {
     ready: bool,
+    /// What it found damaged when it started.
+    damages: Vec<String>,
     failed: Option<String>,
     ended: bool,
     stop: Option<Box<dyn Fn()>>,
@@ -132,7 +134,12 @@ impl Schedule {
             let mut broker = Broker::start(&rt, &world, config);
             status.borrow_mut().stop = Some(Box::new(broker.stopper()));
             match broker.ready().await {
-                Some(Ok(_)) => status.borrow_mut().ready = true,
+                Some(Ok(started)) => {
+                    let mut status = status.borrow_mut();
+                    status.ready = true;
+                    let damages = started.recovered.iter().flat_map(|recovered| &recovered.damages);
+                    status.damages = damages.cloned().collect();
+                }
                 Some(Err(error)) => status.borrow_mut().failed = Some(error.to_string()),
                 None => (),
             }
@@ -198,6 +205,12 @@ impl Schedule {
     /// A broker that refuses to start, or ends by itself, does so only for a reason.
     fn note_failure(&mut self) {
         self.was_ready |= self.status.borrow().ready;
+        if self.plan.theme != Theme::DiskErrors
+            && let Some(text) = self.status.borrow().damages.first()
+        {
+            // Nobody flipped a bit yet: a crash alone never looks like damage.
+            self.history.borrow_mut().violation(format!("undamaged data were called damaged: {text}"));
+        }
         if let Some(text) = &self.status.borrow().failed
             && self.plan.theme != Theme::DiskErrors
         {
@@ -242,6 +255,7 @@ impl Schedule {
             self.simulation.crash(self.broker, kind);
         }
         self.check(&first, false);
+        self.note_failure();
         let shards = 1 + self.random.below(4) as u32;
         self.start_broker(shards);
         if let Some(second) = self.survey() {
