@@ -346,6 +346,57 @@ fn check_log(
     }
 }
 
+/// The topic is deleted and created anew while records are on their way: each is written once or
+/// not at all, to the old topic or to the new one.
+fn recreate(seed: u64) {
+    let mut random = Random(seed);
+    let (handle, mut world) = fixture(options(), broker(2), seed);
+    world.cut_every = 5 + random.below(100);
+    world.latency_ms_max = random.below(40);
+    let mut sent = Vec::new();
+    let mut written = Vec::new();
+    for i in 0..200 {
+        match random.below(30) {
+            0 => {
+                written.extend((0..2).flat_map(|partition| world.broker.values("t", partition)));
+                world.broker.topics.remove("t");
+                world.broker.create("t", 2);
+            }
+            1..8 => {
+                let until = world.now + random.below(60);
+                world.run_until(until);
+            }
+            _ => {}
+        }
+        let value = format!("{i}");
+        let delivery = send(&handle, &mut world, to(i % 2, &value));
+        sent.push((value, delivery));
+    }
+    world.cut_every = 0;
+    for (_, delivery) in &sent {
+        let _ = wait(&mut world, delivery);
+    }
+    let now = world.now;
+    world.run_until(now + 1000);
+    written.extend((0..2).flat_map(|partition| world.broker.values("t", partition)));
+    for (value, delivery) in &sent {
+        let count = written.iter().filter(|written| *written == value).count();
+        match delivery.outcome().expect("all were awaited") {
+            Ok(_) => assert_eq!(count, 1, "record {value}"),
+            Err(ProduceError::TopicDeleted { .. }) => assert!(count <= 1, "record {value}"),
+            Err(error) => panic!("record {value}: {error}"),
+        }
+    }
+}
+
+#[test]
+fn a_topic_created_anew_never_gets_a_record_twice() {
+    for seed in seeds() {
+        println!("RINGLOG_CLIENT_SEED={seed}");
+        recreate(seed);
+    }
+}
+
 fn seeds() -> std::ops::Range<u64> {
     match std::env::var("RINGLOG_CLIENT_SEED").ok().and_then(|seed| seed.parse().ok()) {
         Some(seed) => seed..seed + 1,
