@@ -12,6 +12,7 @@
 mod body;
 mod fetch;
 mod frame;
+mod recycle;
 mod header;
 mod reply;
 mod request;

@@ -1,0 +1,85 @@
+//! Memory of large frames, used again once nobody holds their bytes.
+//!
+//! Floor 3; owned by one connection's reading side. Buffers come back from wherever the bytes were
+//! dropped; a bounded number is kept.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+
+/// Buffers kept, and their bytes in all.
+const BUFFERS_MAX: usize = 64;
+const BYTES_MAX: usize = 32 << 20;
+
+/// Buffers whose bytes are all initialised.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Recycler(Arc<Mutex<Vec<Vec<u8>>>>);
+
+/// A buffer on loan: it goes back when the last reference to its bytes is dropped.
+struct Loan {
+    bytes: Vec<u8>,
+    home: Recycler,
+}
+
+impl AsRef<[u8]> for Loan {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Loan {
+    fn drop(&mut self) {
+        let bytes = std::mem::take(&mut self.bytes);
+        let mut kept = self.home.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let total: usize = kept.iter().map(Vec::capacity).sum();
+        if kept.len() < BUFFERS_MAX && total + bytes.capacity() <= BYTES_MAX {
+            kept.push(bytes);
+        }
+    }
+}
+
+impl Recycler {
+    /// A buffer of exactly `bytes`, its content unspecified.
+    pub fn take(&self, bytes: usize) -> Vec<u8> {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // The one that was used last is the warmest; frames of a connection are of a size.
+        match kept.iter().rposition(|buffer| buffer.capacity() >= bytes) {
+            Some(at) => {
+                let mut buffer = kept.swap_remove(at);
+                buffer.resize(bytes, 0);
+                buffer
+            }
+            None => {
+                kept.pop();
+                vec![0; bytes]
+            }
+        }
+    }
+
+    /// The buffer as shared bytes.
+    pub fn lend(&self, bytes: Vec<u8>) -> Bytes {
+        Bytes::from_owner(Loan { bytes, home: self.clone() })
+    }
+
+    pub fn clear(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_buffer_comes_back_when_its_bytes_are_dropped() {
+        let recycler = Recycler::default();
+        let buffer = recycler.take(100_000);
+        let place = buffer.as_ptr();
+        let bytes = recycler.lend(buffer);
+        let part = bytes.slice(10..20);
+        drop(bytes);
+        assert_ne!(recycler.take(100_000).as_ptr(), place, "a part of it is still held");
+        drop(part);
+        assert_eq!(recycler.take(90_000).as_ptr(), place);
+    }
+}
