@@ -23,7 +23,13 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
                 let text = |bytes: &Option<bytes::Bytes>| {
                     String::from_utf8_lossy(bytes.as_deref().unwrap_or_default()).into_owned()
                 };
-                println!("{}@{} {} = {}", record.partition, record.offset, text(&record.key), text(&record.value));
+                println!(
+                    "{}@{} {} = {}",
+                    record.partition,
+                    record.offset,
+                    text(&record.key),
+                    text(&record.value)
+                );
             }
             // Damaged records are never given: say so, and go on behind them.
             Err(ConsumeError::Corrupt { topic, partition, offset, next_offset: Some(next), text }) => {

@@ -320,7 +320,7 @@ async fn clean(opening: &mut Opening) -> Result<(), OpenError> {
 fn assemble(opening: Opening, budget: Budget, start: u32, recovery: &mut Recovery) -> Rc<Journal> {
     recovery.warnings.splice(0..0, opening.warnings);
     for warning in &recovery.warnings {
-        opening.rt.log(Level::Warn, &format!("journal {}: {warning}", opening.id));
+        opening.rt.log(Level::Warn, format!("journal {}: {warning}", opening.id));
     }
     let (active, byte) = recovery.head.clone();
     let address = Address { segment: active.number, byte };

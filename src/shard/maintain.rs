@@ -78,10 +78,10 @@ pub(super) async fn run(shard: Rc<Shard>, drive: Rc<Drive>) {
         }
         local::timeout(&shard.rt, TICK, drive.maintain.wait()).await;
     }
-    if journal.offline().is_none() {
-        if let Err(error) = maintenance.seal_and_checkpoint(true).await {
-            maintenance.failed(&error);
-        }
+    if journal.offline().is_none()
+        && let Err(error) = maintenance.seal_and_checkpoint(true).await
+    {
+        maintenance.failed(&error);
     }
     drive.stopped_maintaining.notify();
 }

@@ -14,8 +14,8 @@
 
 use bytes::{Bytes, BytesMut};
 
-use super::recycle::Recycler;
 use super::header::{HEADER_BYTES, Header};
+use super::recycle::Recycler;
 use super::{PREFACE, PREFACE_BYTES};
 
 /// Memory taken ahead of what has been announced: little while a connection is idle, more as it

@@ -12,8 +12,8 @@
 mod body;
 mod fetch;
 mod frame;
-mod recycle;
 mod header;
+mod recycle;
 mod reply;
 mod request;
 mod session;
