@@ -217,6 +217,10 @@ impl FrameReader {
 
     /// Replaces a full buffer by a larger one, and moves the bytes of the frame that has begun.
     fn grow(&mut self) {
+        if let Some(large) = self.large.take() {
+            // Whole, but not taken yet: it goes on in front of what follows.
+            self.buffer = BytesMut::from(&large[..]);
+        }
         let announced = match self.peek() {
             Ok(Some(header)) => header.frame_bytes(),
             _ => 0,

@@ -21,8 +21,9 @@ pub(in crate::rt) struct Executor {
     boot_id: u128,
 }
 
-/// Over before the rings have been looked at once.
-const YIELD: Duration = Duration::from_nanos(1);
+/// Over by the time the rings have been looked at, and not yet when the timer is first asked: one that
+/// is over already would not give way at all.
+pub(super) const YIELD: Duration = Duration::from_micros(2);
 
 impl Executor {
     pub(super) fn new(name: String, helpers: Arc<Helpers>) -> Executor {

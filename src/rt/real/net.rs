@@ -13,6 +13,7 @@ use std::pin::Pin;
 use futures_io::{AsyncRead, AsyncWrite};
 use glommio::net::{TcpListener, TcpStream};
 
+use super::executor::YIELD;
 use super::plain;
 
 /// Slices of one system call.
@@ -114,7 +115,7 @@ impl Stream {
         if self.burst.get() >= BURST_BYTES {
             // A sender that never pauses must not keep the others, or the disk, waiting.
             self.burst.set(0);
-            glommio::timer::sleep(std::time::Duration::from_nanos(1)).await;
+            glommio::timer::sleep(YIELD).await;
         }
         // Glommio receives straight into the slice, unless a poll that it began after a short read is
         // pending; so there is no system call that finds nothing.
