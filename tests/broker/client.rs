@@ -108,18 +108,26 @@ pub struct Client {
     links: BTreeMap<u32, Link>,
     /// Topic and partition: the owning shard and the handle on its link.
     handles: BTreeMap<(String, u32), (u32, u32)>,
+    /// The owning shard of each partition of a topic.
+    shards: BTreeMap<String, Vec<u32>>,
 }
 
 impl Client {
     pub fn new(address: &str) -> Client {
-        let (links, handles) = (BTreeMap::new(), BTreeMap::new());
-        Client { address: address.into(), answer_within: ANSWER_WITHIN, links, handles }
+        Client {
+            address: address.into(),
+            answer_within: ANSWER_WITHIN,
+            links: BTreeMap::new(),
+            handles: BTreeMap::new(),
+            shards: BTreeMap::new(),
+        }
     }
 
     /// Drops connections and handles, as after a failure.
     pub fn forget(&mut self) {
         self.links.clear();
         self.handles.clear();
+        self.shards.clear();
     }
 
     /// Repeats `work` over new connections until it succeeds or is refused for good.
@@ -162,7 +170,23 @@ impl Client {
     pub fn delete(&mut self, topic: &str) -> Result<(), Trouble> {
         let request = Request::DeleteTopic { topic: TopicRef::Name(topic.into()) };
         self.handles.retain(|(name, _), _| name != topic);
+        self.shards.remove(topic);
         self.call(ANY_SHARD, 0, &request).map(drop)
+    }
+
+    fn shards(&mut self, topic: &str) -> Result<&[u32], Trouble> {
+        if !self.shards.contains_key(topic) {
+            let query = MetadataQuery { topics: Some(vec![TopicRef::Name(topic.into())]), configs: false };
+            let Reply::Metadata(metadata) = self.call(ANY_SHARD, 0, &Request::Metadata(query))? else {
+                panic!()
+            };
+            let found = metadata.topics.into_iter().next().expect("the topic that was asked for");
+            if let Some(failure) = found.error {
+                return Err(Trouble::Refused(failure));
+            }
+            self.shards.insert(topic.into(), found.shards);
+        }
+        Ok(&self.shards[topic])
     }
 
     /// (shard, handle) of a partition; opened once on the link of its shard.
@@ -171,14 +195,8 @@ impl Client {
         if let Some(place) = self.handles.get(&key) {
             return Ok(*place);
         }
+        let shard = self.shards(topic)?[partition as usize];
         let name = TopicRef::Name(topic.into());
-        let query = MetadataQuery { topics: Some(vec![name.clone()]), configs: false };
-        let Reply::Metadata(metadata) = self.call(ANY_SHARD, 0, &Request::Metadata(query))? else { panic!() };
-        let found = metadata.topics.into_iter().next().expect("the topic that was asked for");
-        if let Some(failure) = found.error {
-            return Err(Trouble::Refused(failure));
-        }
-        let shard = found.shards[partition as usize];
         let Reply::Open(opened) = self.call(shard, 0, &Request::Open { topic: name, partition })? else {
             panic!()
         };

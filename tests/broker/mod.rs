@@ -9,6 +9,7 @@ mod damage;
 mod full;
 mod journals;
 mod killed;
+mod large;
 mod library;
 mod process;
 mod reshape;
