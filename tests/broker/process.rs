@@ -81,7 +81,9 @@ impl Broker {
     pub fn launch(&mut self) {
         assert!(self.child.is_none(), "it runs already");
         let log = std::fs::File::create(&self.log).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_ringlog"))
+        // Another build of the broker, for instance a release build under tests that are not.
+        let program = std::env::var("RINGLOG_PROGRAM").unwrap_or(env!("CARGO_BIN_EXE_ringlog").into());
+        let child = Command::new(program)
             .arg("--data")
             .arg(&self.data)
             .args(["--listen", &self.address])
