@@ -155,12 +155,15 @@ impl Trial {
         };
         let ready = self.broker.ready(&self.ringctl, Instant::now());
         self.slowest = self.slowest.max(ready);
+        // Reading back takes longer the more there is: the load does not grow with it.
+        self.producers.iter().for_each(|producer| producer.pause(true));
         for (producer, acks) in self.producers.iter().zip(&acks) {
             let found = judge(&self.ringctl, &producer.topic, acks);
             let topic = &producer.topic;
             println!("  {topic}: {} acknowledged, {found} found, ready in {ready:.1?}", acks.len());
         }
         judge_deleted(&self.ringctl, &deleted);
+        self.producers.iter().for_each(|producer| producer.pause(false));
         made
     }
 }

@@ -51,6 +51,8 @@ pub struct Producer {
     written: Arc<AtomicU64>,
     acks: Arc<Mutex<Vec<Ack>>>,
     stop: Arc<AtomicBool>,
+    /// While it is set no new lines are written.
+    pause: Arc<AtomicBool>,
     writer: JoinHandle<()>,
     reader: JoinHandle<()>,
 }
@@ -74,10 +76,14 @@ impl Producer {
         let mut input = child.stdin.take().expect("piped");
         let output = BufReader::new(child.stdout.take().expect("piped"));
         let (written, acks) = (Arc::new(AtomicU64::new(0)), Arc::new(Mutex::new(Vec::new())));
-        let stop = Arc::new(AtomicBool::new(false));
-        let (count, stopped) = (written.clone(), stop.clone());
+        let (stop, pause) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let (count, stopped, paused) = (written.clone(), stop.clone(), pause.clone());
         let writer = std::thread::spawn(move || {
             while !stopped.load(Ordering::SeqCst) {
+                if paused.load(Ordering::SeqCst) {
+                    std::thread::sleep(BURST_PAUSE);
+                    continue;
+                }
                 let from = count.load(Ordering::SeqCst);
                 for line in from + 1..=from + BURST_LINES {
                     let (key, value) = record(line);
@@ -94,7 +100,12 @@ impl Producer {
                 list.lock().expect("no holder panics").push(ack);
             }
         });
-        Producer { topic: topic.into(), child, written, acks, stop, writer, reader }
+        Producer { topic: topic.into(), child, written, acks, stop, pause, writer, reader }
+    }
+
+    /// Holds new lines back, or lets them go on. What was written is still delivered.
+    pub fn pause(&self, pause: bool) {
+        self.pause.store(pause, Ordering::SeqCst);
     }
 
     /// Acknowledged so far.
