@@ -147,7 +147,7 @@ impl AdminMachine {
     fn hear(&mut self, now: Millis, news: News<Tag>) {
         match news {
             News::Up { .. } => self.dirty.extend(self.jobs.keys()),
-            News::Room { .. } | News::Written { .. } => {}
+            News::Written { .. } => {}
             News::Routed { topics } => {
                 for (id, job) in &mut self.jobs {
                     if job.question.partition.as_ref().is_some_and(|(topic, _)| topics.contains(topic)) {

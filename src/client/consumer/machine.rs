@@ -173,7 +173,7 @@ impl ConsumerMachine {
     fn hear(&mut self, now: Millis, news: News<Tag>) {
         match news {
             News::Up { target } => self.wake(|partition| partition.target().is_none_or(|to| to == target)),
-            News::Room { .. } | News::Written { .. } => {}
+            News::Written { .. } => {}
             News::Routed { topics } => {
                 let keys = self.partitions.keys().filter(|key| topics.iter().any(|topic| **topic == *key.0));
                 self.dirty.extend(keys.cloned());

@@ -5,7 +5,7 @@
 //! id, send. Invariant: a partition that waits for something has a reason that ends in an event
 //! for it, or a wake-up time.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -55,8 +55,10 @@ pub struct ProducerMachine {
     pub(super) wakes: BTreeSet<(Millis, usize)>,
     /// Partitions that may hold an open batch.
     pub(super) open: BTreeSet<usize>,
-    /// Partitions that wait until a link takes more.
-    pub(super) crowded: BTreeMap<Target, BTreeSet<usize>>,
+    /// The partition to be looked at after the last one: all get their turn.
+    cursor: usize,
+    /// Partitions that wait until a link takes more, in the order they came.
+    pub(super) crowded: BTreeMap<Target, VecDeque<usize>>,
     pub(super) id: Id,
     /// When a producer id may be asked for again.
     pub(super) id_not_before: Millis,
@@ -89,6 +91,7 @@ impl ProducerOptions {
             dirty: BTreeSet::new(),
             wakes: BTreeSet::new(),
             open: BTreeSet::new(),
+            cursor: 0,
             crowded: BTreeMap::new(),
             id: Id::None,
             id_not_before: 0,
@@ -154,7 +157,7 @@ impl ProducerMachine {
             while let Some(news) = self.session.next_news() {
                 self.hear(now, news);
             }
-            let Some(index) = self.dirty.pop_first() else { break };
+            let Some(index) = self.next_turn() else { break };
             self.serve(now, index);
         }
         let all_known = || lock(&self.front.incomplete).is_empty();
@@ -162,6 +165,22 @@ impl ProducerMachine {
         if abandoned || (self.front.is_closed() && all_known()) {
             self.finish();
         }
+    }
+
+    /// Who is looked at next: partitions that wait for a link, if it has room now, then dirty ones.
+    fn next_turn(&mut self) -> Option<usize> {
+        for (target, queue) in &mut self.crowded {
+            if !queue.is_empty() && self.session.has_room(*target) {
+                let index = queue.pop_front()?;
+                self.partitions[index].is_crowded = false;
+                self.dirty.remove(&index);
+                return Some(index);
+            }
+        }
+        let next = self.dirty.range(self.cursor..).next().or_else(|| self.dirty.first()).copied()?;
+        self.dirty.remove(&next);
+        self.cursor = next + 1;
+        Some(next)
     }
 
     /// Looks at what senders left: partitions with batches, topics to be looked up.
@@ -192,7 +211,6 @@ impl ProducerMachine {
     fn hear(&mut self, now: Millis, news: News<Tag>) {
         match news {
             News::Up { target } => self.wake_waiting_for(target),
-            News::Room { target } => self.dirty.extend(self.crowded.remove(&target).unwrap_or_default()),
             News::Written { tag: Tag::Produce(index, id) } => {
                 let produced = Produced { base_offset: -1, log_append_time_ms: -1, log_start: -1 };
                 self.partitions[index].acknowledged(id, &produced);
@@ -240,7 +258,10 @@ impl ProducerMachine {
                 self.dirty.insert(index);
             }
         }
-        self.crowded.remove(&target);
+        for index in self.crowded.remove(&target).unwrap_or_default() {
+            self.partitions[index].is_crowded = false;
+            self.dirty.insert(index);
+        }
         self.dirty.extend(&self.open);
     }
 

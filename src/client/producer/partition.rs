@@ -78,6 +78,8 @@ pub(super) struct Partition {
     pub binding: Binding,
     /// When the machine has to look again by itself.
     pub wake: Option<Millis>,
+    /// It queues for room on its link.
+    pub is_crowded: bool,
     front: Arc<Front>,
     idempotent: bool,
     topic_id: Option<TopicId>,
@@ -107,6 +109,7 @@ impl Partition {
             accumulator,
             binding: Binding::Closed,
             wake: None,
+            is_crowded: false,
             front,
             idempotent,
             topic_id: None,

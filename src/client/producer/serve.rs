@@ -120,26 +120,32 @@ impl ProducerMachine {
         }
     }
 
-    /// Sends what may go; false if the link has no room for it.
+    /// Sends one batch, if one may go, and asks for another turn; false if the link has no room.
     fn send(&mut self, now: Millis, index: usize, target: Target, handle: u32) -> bool {
         let options = &self.front.options;
         let partition = &mut self.partitions[index];
-        while partition.may_send(now) {
-            if !self.session.has_room(target) {
-                self.crowded.entry(target).or_default().insert(index);
-                return false;
+        if !partition.may_send(now) {
+            return true;
+        }
+        if !self.session.has_room(target) {
+            if !std::mem::replace(&mut partition.is_crowded, true) {
+                self.crowded.entry(target).or_default().push_back(index);
             }
-            if !partition.has_queued() {
-                let linger = if self.front.is_urgent() { 0 } else { options.linger_ms() };
-                let opened = partition.accumulator.opened_ms();
-                if opened.is_none_or(|opened| opened + linger > now) || !partition.collect(true) {
-                    break;
-                }
-                self.front.move_on(&partition.topic, partition.accumulator.partition);
+            return false;
+        }
+        if !partition.has_queued() {
+            let linger = if self.front.is_urgent() { 0 } else { options.linger_ms() };
+            let opened = partition.accumulator.opened_ms();
+            if opened.is_none_or(|opened| opened + linger > now) || !partition.collect(true) {
+                return true;
             }
-            let Some(batch) = partition.next() else { break };
+            self.front.move_on(&partition.topic, partition.accumulator.partition);
+        }
+        if let Some(batch) = partition.next() {
             let tag = Tag::Produce(index, batch.id);
             self.session.produce(now, target, handle, options.acks, batch.bytes, tag);
+            // The others first: a busy partition does not delay its neighbours by more than a batch.
+            self.dirty.insert(index);
         }
         true
     }

@@ -255,6 +255,27 @@ fn partitions_that_are_added_are_found() {
     assert_eq!(wait(&mut world, &delivery).expect("acknowledged").partition, 2);
 }
 
+#[test]
+fn partitions_share_a_slow_link_fairly() {
+    const PARTITIONS: u32 = 12;
+    let options = ProducerOptions { memory_bytes: 200 << 20, ..ProducerOptions::default() };
+    let mut broker = FakeBroker::new(1);
+    broker.create("t", PARTITIONS);
+    let (handle, mut world) = fixture(options, broker, 1);
+    wait_for_topic(&handle, &mut world);
+    world.socket_bytes_per_ms = 100_000;
+    let value = "x".repeat(900_000);
+    let sent = |world: &mut World<ProducerMachine>, partition| send(&handle, world, to(partition, &value));
+    // The first partition has much to say, the others a little, later.
+    let mut loud: Vec<_> = (0..40).map(|_| sent(&mut world, 0)).collect();
+    let quiet: Vec<_> = (1..PARTITIONS).map(|partition| sent(&mut world, partition)).collect();
+    for delivery in &quiet {
+        wait(&mut world, delivery).expect("acknowledged");
+    }
+    loud.retain(|delivery| delivery.outcome().is_none());
+    assert!(loud.len() > 20, "the others waited until {} of 40 batches were through", 40 - loud.len());
+}
+
 /// What one seed does to a producer; checks that nothing is lost, repeated or reordered.
 fn torture(seed: u64, timeout: Option<u64>) {
     let mut random = Random(seed);

@@ -34,8 +34,6 @@ pub(super) struct Link<T> {
     /// Bytes given to the shell, and bytes that it has written.
     pub queued: u64,
     written: u64,
-    /// Somebody found no room.
-    pub crowded: bool,
     requests_max: usize,
     corr_next: u32,
     /// By correlation id, which is also their order (2^32 requests on one connection aside).
@@ -54,7 +52,6 @@ impl<T> Link<T> {
             heard_ms: now,
             queued: 0,
             written: 0,
-            crowded: false,
             requests_max: 1,
             // The hello is 0.
             corr_next: 1,
@@ -113,7 +110,6 @@ impl<T> Link<T> {
     /// Gives up all requests, oldest first.
     pub fn fail(&mut self) -> Vec<T> {
         self.wanted = false;
-        self.crowded = false;
         let replies = std::mem::take(&mut self.replies).into_values().map(|(_, tag)| tag);
         replies.chain(self.writes.drain(..).map(|(_, tag)| tag)).collect()
     }

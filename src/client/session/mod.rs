@@ -26,10 +26,6 @@ pub enum News<T> {
     Up {
         target: Target,
     },
-    /// A link that had no room has some again.
-    Room {
-        target: Target,
-    },
     Reply {
         target: Target,
         tag: T,
@@ -126,20 +122,11 @@ impl<T> Session<T> {
         self.links.get(&target).is_some_and(|link| link.is_up())
     }
 
-    /// Whether a link that is up takes another large request without undue queueing. If not,
-    /// [`News::Room`] follows, or [`News::Down`].
-    pub fn has_room(&mut self, target: Target) -> bool {
-        let Some(link) = self.links.get_mut(&target).filter(|link| link.is_up()) else { return false };
-        link.crowded = !link.has_room(UNWRITTEN_BYTES_MAX);
-        !link.crowded
-    }
-
-    fn note_room(&mut self, target: Target) {
-        let Some(link) = self.links.get_mut(&target) else { return };
-        if link.crowded && link.has_room(UNWRITTEN_BYTES_MAX) {
-            link.crowded = false;
-            self.news.push_back(News::Room { target });
-        }
+    /// Whether a link that is up takes another large request without undue queueing. If not, it may
+    /// after any event.
+    pub fn has_room(&self, target: Target) -> bool {
+        let has_room = |link: &Link<_>| link.is_up() && link.has_room(UNWRITTEN_BYTES_MAX);
+        self.links.get(&target).is_some_and(has_room)
     }
 
     /// Sends on a link that is up. The tag comes back with the reply.
@@ -233,7 +220,6 @@ impl<T> Session<T> {
             }
             Event::Closed { reason, .. } => self.down(now, target, reason),
         }
-        self.note_room(target);
         self.pump(now);
     }
 

@@ -22,6 +22,8 @@ pub struct World<M> {
     /// One in so many deliveries cuts its connection; 0: none.
     pub cut_every: u64,
     pub latency_ms_max: u64,
+    /// What a socket takes in a ms; 0: everything at once.
+    pub socket_bytes_per_ms: u64,
     /// Nobody can connect, and all connections are cut.
     pub is_down: bool,
     /// The broker's answers get lost.
@@ -40,6 +42,7 @@ struct Wire {
     replies: FrameReader,
     /// Bytes in flight keep their order.
     to_broker: Millis,
+    written: Millis,
     to_client: Millis,
     parked: Vec<(Millis, Header, Bytes)>,
 }
@@ -78,6 +81,7 @@ impl<M: Machine> World<M> {
             random: Random(seed),
             cut_every: 0,
             latency_ms_max: 3,
+            socket_bytes_per_ms: 0,
             is_down: false,
             is_mute: false,
             links: BTreeMap::new(),
@@ -161,6 +165,7 @@ impl<M: Machine> World<M> {
                         preface: false,
                         replies: FrameReader::new(64 << 20),
                         to_broker: 0,
+                        written: 0,
                         to_client: 0,
                         parked: Vec::new(),
                     };
@@ -179,10 +184,12 @@ impl<M: Machine> World<M> {
                     if self.dead.contains(&link) {
                         continue;
                     }
+                    let takes = (bytes.len() as u64).checked_div(self.socket_bytes_per_ms).unwrap_or(0);
                     let wire = self.links.get_mut(&link).expect("the machine connected it");
-                    wire.to_broker = wire.to_broker.max(at);
-                    let at = wire.to_broker;
-                    self.plan(self.now, Happening::Written(link, bytes.len()));
+                    wire.written = wire.written.max(self.now) + takes;
+                    wire.to_broker = wire.to_broker.max(at + takes).max(wire.written);
+                    let (at, written) = (wire.to_broker, wire.written);
+                    self.plan(written, Happening::Written(link, bytes.len()));
                     self.plan(at, Happening::ToBroker(link, bytes));
                 }
                 Action::Close { link } => {
