@@ -77,7 +77,7 @@ fn a_large_broker_restarts_quickly() {
         })
         .collect();
     let mut random = Random::new(5, 5);
-    let mut slowest = Duration::ZERO;
+    let mut took = Vec::new();
     for _ in 0..rounds(3) {
         std::thread::sleep(Duration::from_millis(100 + random.below(400) as u64));
         broker.kill();
@@ -88,7 +88,7 @@ fn a_large_broker_restarts_quickly() {
         }
         let since = Instant::now();
         broker.start();
-        slowest = slowest.max(since.elapsed());
+        took.push(since.elapsed());
     }
     stop.store(true, Ordering::SeqCst);
     let total: i64 = writers
@@ -100,6 +100,10 @@ fn a_large_broker_restarts_quickly() {
         })
         .sum();
     check_ends(&broker.address, partitions, filled);
-    println!("slowest restart {slowest:.2?}; {total} records under load, each exactly once");
+    took.sort();
+    let (median, slowest) = (took[took.len() / 2], took[took.len() - 1]);
+    println!(
+        "restarts: median {median:.2?}, slowest {slowest:.2?}; {total} records under load, each exactly once"
+    );
     assert!(!is_large || slowest < READY_WITHIN, "{slowest:.2?}");
 }
