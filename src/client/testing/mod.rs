@@ -200,10 +200,11 @@ impl<M: Machine> World<M> {
     }
 
     fn happen(&mut self, happening: Happening) {
-        if self.cut_every > 0 && self.random.below(self.cut_every) == 0 {
-            if let Happening::ToBroker(link, _) | Happening::ToClient(link, _) = &happening {
-                self.cut(*link);
-            }
+        if self.cut_every > 0
+            && self.random.below(self.cut_every) == 0
+            && let Happening::ToBroker(link, _) | Happening::ToClient(link, _) = &happening
+        {
+            self.cut(*link);
         }
         match happening {
             Happening::Connected(link) if !self.dead.contains(&link) => {

@@ -268,7 +268,7 @@ fn eventful(seed: u64) -> (u64, u64) {
                 });
             }
         });
-        let kind = if simulation.random() % 2 == 0 { CrashKind::Kill } else { CrashKind::Power };
+        let kind = if simulation.random().is_multiple_of(2) { CrashKind::Kill } else { CrashKind::Power };
         simulation.plan(server, CrashPlan { kind, step_ppm: 30_000, ..CrashPlan::default() });
         let until = simulation.after(Duration::from_secs(1));
         let stop = simulation.run(until, || !simulation.is_alive(client_process));

@@ -52,8 +52,9 @@ pub fn check(bytes: &[u8], header: &FrameHeader) -> Vec<Flaw> {
     }
     let padding = walk::padding(header);
     let start = header.address.byte as usize;
-    for byte in start + padding.start..start + padding.end {
-        if bytes[byte] != 0 {
+    let padding = start + padding.start..start + padding.end;
+    for (byte, value) in padding.clone().zip(&bytes[padding]) {
+        if *value != 0 {
             flaws.push(Flaw { range: byte..byte + 1, bit: None, kind: FlawKind::Padding });
         }
     }

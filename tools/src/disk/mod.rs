@@ -28,7 +28,7 @@ use memmap2::Mmap;
 pub use dump::dump;
 pub use names::Names;
 pub use repair::repair;
-pub use report::{Finding, Kind, Report};
+pub use report::{Finding, Report};
 
 /// A data folder that no broker runs on, for as long as this value lives.
 pub struct DataFolder {
