@@ -18,6 +18,9 @@ pub(super) struct Allowed {
 
 pub(super) fn check(history: &mut History, survey: &Survey, topics: &[TopicPlan], allowed: Allowed) {
     let mut found = Vec::new();
+    if let (Some((place, from, to)), false) = (history.damaged.first(), allowed.damage) {
+        found.push(format!("{place:?}: {from}..{to} was called damaged, and no bit was flipped"));
+    }
     for (place, log) in survey {
         if log.unavailable {
             if !allowed.damage {

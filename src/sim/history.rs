@@ -68,12 +68,21 @@ pub(super) struct History {
     pub admin_done: bool,
     pub topics_ready: bool,
     pub stop_consuming: bool,
+    /// Successes until the broker is to crash at once.
+    pub provoked_after: Option<u32>,
 }
 
 impl History {
     pub(super) fn violation(&mut self, text: String) {
         if self.violations.len() < 8 {
             self.violations.push(text);
+        }
+    }
+
+    /// A client heard of a success.
+    pub(super) fn succeeded(&mut self) {
+        if let Some(left) = &mut self.provoked_after {
+            *left = left.saturating_sub(1);
         }
     }
 
@@ -102,6 +111,7 @@ impl History {
         let sent = self.sent.get_mut(&id).expect("it was sent");
         sent.place.1 = partition;
         sent.deletions_at_end = self.deletions.get(&sent.place.0).copied().unwrap_or(0);
+        let success = outcome.is_ok();
         sent.fate = match outcome {
             Ok(-1) => Fate::Sent,
             Ok(offset) => Fate::Acknowledged(offset),
@@ -109,6 +119,9 @@ impl History {
             Err(error) if error.maybe_written() => Fate::Lost,
             Err(_) => Fate::Refused,
         };
+        if success {
+            self.succeeded();
+        }
     }
 
     /// A consumer read a record.

@@ -59,6 +59,7 @@ pub(super) async fn prepare(admin: &Admin, topics: &[TopicPlan], history: &Share
         {
             history.borrow_mut().violation(format!("topic {} was not created: {error}", topic.name));
         }
+        history.borrow_mut().succeeded();
     }
     history.borrow_mut().topics_ready = true;
 }
@@ -161,7 +162,12 @@ pub(super) async fn consume(rt: Rt, broker: SocketAddr, topics: Vec<TopicPlan>, 
 pub(super) fn recover(handle: &ConsumerHandle, error: ConsumeError, history: &Shared) {
     // A partition that is no longer assigned needs no seek.
     let _ = match error {
-        ConsumeError::Corrupt { topic, partition, offset, next_offset, .. } => {
+        ConsumeError::Corrupt { topic, partition, offset, next_offset, text } => {
+            if text.contains("checksum is wrong") {
+                // The client found it: the broker should have.
+                let text = format!("{topic}-{partition} offset {offset}: damaged bytes were served");
+                history.borrow_mut().violation(text);
+            }
             let next = next_offset.unwrap_or(offset + 1);
             history.borrow_mut().damaged.push(((topic.clone(), partition), offset, next));
             handle.seek(&topic, partition, Position::Offset(next))
@@ -217,6 +223,7 @@ async fn trim(rt: &Rt, admin: &Admin, topic: &TopicPlan, random: &mut Random, hi
     rt.log(Level::Info, format!("trimmed {place:?} below {before}: {trimmed:?}"));
     if let Ok(log_start) = trimmed {
         let mut history = history.borrow_mut();
+        history.succeeded();
         let done = history.trims_done.entry(place).or_insert(0);
         *done = log_start.max(before).max(*done);
     }
@@ -227,6 +234,7 @@ async fn churn(rt: &Rt, admin: &Admin, topic: &TopicPlan, history: &Shared) {
     count();
     let deleted = admin.delete_topic(&topic.name).await;
     rt.log(Level::Info, format!("deleted {}: {deleted:?}", topic.name));
+    history.borrow_mut().succeeded();
     let created = admin.create_topic(&topic.name, Some(topic.partitions), &topic.configs()).await;
     rt.log(Level::Info, format!("created {}: {created:?}", topic.name));
     let failures = [deleted.err(), created.err()].into_iter().flatten();

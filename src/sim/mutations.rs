@@ -3,6 +3,8 @@
 //!
 //! Floor 6. The names are those that the code asks `Rt::mutated` for.
 
+use super::plan::{Focus, Theme};
+
 /// A deliberate bug.
 #[derive(Clone, Copy, Debug)]
 pub struct Mutation {
@@ -25,3 +27,17 @@ pub const MUTATIONS: &[Mutation] = &[
     Mutation { name: "twinlog.header_before_snapshot", what: "a snapshot counts before it is written" },
     Mutation { name: "metadata.answer_before_durable", what: "admin requests are answered too early" },
 ];
+
+/// Where schedules look for a deliberate bug: everywhere, unless it shows too rarely there.
+pub(super) fn focus(mutation: &str) -> Focus {
+    let (theme, power_cut_at) = match mutation {
+        // A frame's write must outlast the whole checkpoint.
+        "checkpoint-before-durable" => (Theme::SlowDisk, Some("checkpoint.published")),
+        "remove-before-durable" => (Theme::SlowDisk, Some("remove.synced")),
+        "metadata.answer_before_durable" => (Theme::SlowDisk, None),
+        "twinlog.header_before_snapshot" => (Theme::SlowDisk, Some("twinlog.snapshot_group_written")),
+        "damage-is-a-torn-tail" | "serve-without-crc" => (Theme::Damage, None),
+        _ => return Focus::default(),
+    };
+    Focus { theme: Some(theme), power_cut_at }
+}

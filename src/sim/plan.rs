@@ -52,6 +52,8 @@ pub(super) struct Life {
     pub length: Duration,
     /// Ends by a graceful stop instead.
     pub graceful: bool,
+    /// Crashes at the moment when a client hears of its so many-th success.
+    pub provoked_after: Option<u32>,
     pub clock_jump_ms: i64,
 }
 
@@ -69,10 +71,11 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    pub(super) fn new(random: &mut Random) -> Plan {
-        let theme = THEMES[random.below(THEMES.len() as u64) as usize];
+    pub(super) fn new(random: &mut Random, focus: Focus) -> Plan {
+        let drawn = THEMES[random.below(THEMES.len() as u64) as usize];
+        let theme = focus.theme.unwrap_or(drawn);
         let lives = 2 + random.below(5);
-        Plan {
+        let mut plan = Plan {
             theme,
             faults: faults(theme, random),
             spare_bytes: (theme == Theme::FullDisk).then(|| random.below(16) * (64 << 10)),
@@ -81,8 +84,23 @@ impl Plan {
             records_each: 40 + random.below(120) as u32,
             consumers: 1 + random.below(2) as u32,
             lives: (0..lives).map(|_| life(theme, random)).collect(),
+        };
+        if let Some(step) = focus.power_cut_at {
+            for life in &mut plan.lives {
+                let at_step = Some((step.to_owned(), 1 + random.below(8)));
+                life.crash = CrashPlan { kind: CrashKind::Power, at_step, ..CrashPlan::default() };
+            }
         }
+        plan
     }
+}
+
+/// Where a deliberate bug is likely to show.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Focus {
+    pub theme: Option<Theme>,
+    /// Every life ends by a power cut at this step, at one of its first visits.
+    pub power_cut_at: Option<&'static str>,
 }
 
 fn faults(theme: Theme, random: &mut Random) -> Faults {
@@ -145,6 +163,7 @@ fn life(theme: Theme, random: &mut Random) -> Life {
         crash,
         length: Duration::from_millis(50 + random.below(1500)),
         graceful: random.chance(200_000),
+        provoked_after: random.chance(250_000).then(|| random.below(40) as u32),
         clock_jump_ms,
     }
 }

@@ -12,7 +12,8 @@ use std::time::Duration;
 use super::check::{self, Allowed};
 use super::history::{Fate, History};
 use super::load::{self, Shared};
-use super::plan::{Life, Plan, Theme};
+use super::mutations;
+use super::plan::{Focus, Life, Plan, Theme};
 use super::survey::{Survey, survey};
 use crate::rt::Random;
 use crate::rt::sim::{CrashKind, CrashPlan, Faults, MachineId, ProcessId, Simulation, StepCount, Stop};
@@ -76,7 +77,8 @@ struct Schedule {
 /// Runs the schedule of a seed.
 pub fn run(seed: u64, options: &Options) -> Outcome {
     let mut random = Random::new(seed);
-    let plan = Plan::new(&mut random);
+    let focus = options.mutation.as_deref().map_or(Focus::default(), mutations::focus);
+    let plan = Plan::new(&mut random, focus);
     let simulation = Simulation::new(random.u64(), Faults::default(), options.trace);
     simulation.note(|| format!("{plan:#?}"));
     options.mutation.iter().for_each(|mutation| simulation.mutate(mutation));
@@ -174,21 +176,24 @@ impl Schedule {
         self.simulation.note(|| format!("--- {life:?}"));
         self.start_broker(life.shards);
         self.simulation.plan(self.broker, life.crash.clone());
+        self.history.borrow_mut().provoked_after = life.provoked_after;
+        let history = self.history.clone();
+        let provoked = || history.borrow().provoked_after == Some(0);
         let until = self.simulation.after(life.length);
         let half = self.simulation.after(life.length / 2);
-        let mut stop = self.simulation.run(half, || false);
+        let mut stop = self.simulation.run(half, provoked);
         if life.clock_jump_ms != 0 && stop == Stop::Time {
             self.simulation.jump_wall_clock(self.broker, life.clock_jump_ms);
-            stop = self.simulation.run(until, || false);
+            stop = self.simulation.run(until, provoked);
             self.simulation.jump_wall_clock(self.broker, -life.clock_jump_ms);
         } else if stop == Stop::Time {
-            stop = self.simulation.run(until, || false);
+            stop = self.simulation.run(until, provoked);
         }
         if let Stop::Crashed(..) = stop {
             self.note_crash();
             return;
         }
-        if life.graceful && self.stop_broker() {
+        if life.graceful && stop != Stop::Done && self.stop_broker() {
             self.note_failure();
             return;
         }

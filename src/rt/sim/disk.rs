@@ -173,13 +173,15 @@ impl Disk {
     }
 
     /// The write is complete; or it failed, and some of its pages are written.
-    pub(super) fn complete(&mut self, sequence: u64, failed: bool, random: &mut Random) {
+    /// `kept`: its own promise to be durable holds; that of a dead process may not.
+    pub(super) fn complete(&mut self, sequence: u64, failed: bool, kept: bool, random: &mut Random) {
         let Some(write) = self.in_flight.remove(&sequence) else { return };
+        let durable = write.durable && kept && !failed;
         let inode = &mut self.inodes[self.handles[write.handle].file];
         for (page, content) in write.pages() {
             if !failed || random.chance(500_000) {
                 self.changes += 1;
-                inode.write(self.changes, page, content, write.durable && !failed);
+                inode.write(self.changes, page, content, durable);
             }
         }
         let end = write.position + write.buf.len() as u64;
@@ -188,7 +190,7 @@ impl Disk {
             self.used += end.saturating_sub(inode.allocated);
             inode.allocated = inode.allocated.max(end);
         }
-        if write.durable && !failed {
+        if durable {
             inode.keep_length();
         }
         self.handles[write.handle].in_flight -= 1;

@@ -102,6 +102,10 @@ impl Core {
         self.processes.borrow()[process as usize].0
     }
 
+    pub(super) fn is_alive(&self, process: u32) -> bool {
+        self.processes.borrow()[process as usize].1
+    }
+
     /// Whether a program may act on the world: it lives, and its machine is not crashing.
     pub(super) fn acts(&self, process: u32) -> bool {
         let (machine, alive) = self.processes.borrow()[process as usize];
@@ -158,7 +162,7 @@ impl Core {
     /// Whether a write of a dead process is to land later than it would have.
     fn lands_late(&self, event: &DiskEvent) -> Option<u64> {
         let What::Write { process, .. } = event.what else { return None };
-        if event.delayed || self.processes.borrow()[process as usize].1 {
+        if event.delayed || self.is_alive(process) {
             return None;
         }
         let (late_ppm, late_us) = {
@@ -178,13 +182,18 @@ impl Core {
             return;
         }
         let well = !event.failed;
+        // A killed process's write reaches the disk's cache; the flush of its O_DSYNC perhaps never came.
+        let kept = match event.what {
+            What::Write { process, .. } => self.is_alive(process) || self.chance(500_000),
+            _ => true,
+        };
         {
             let mut machines = self.machines.borrow_mut();
             let mut random = self.random.borrow_mut();
             let disk = &mut machines[event.machine as usize].disk;
             match event.what {
                 What::Plain => (),
-                What::Write { sequence, .. } => disk.complete(sequence, event.failed, &mut random),
+                What::Write { sequence, .. } => disk.complete(sequence, event.failed, kept, &mut random),
                 What::Flush { handle, .. } if !well => disk.flush_failed(handle, &mut random),
                 What::Flush { handle, point } if !self.mutated("disk.flush_lies") => {
                     disk.flushed(handle, point);
