@@ -129,11 +129,6 @@ impl Segment<'_> {
         }
         false
     }
-
-    /// The first byte behind the last frame that is not zero.
-    pub fn first_used(&self, range: Range<usize>) -> Option<usize> {
-        self.bytes[range.clone()].iter().position(|&byte| byte != 0).map(|index| range.start + index)
-    }
 }
 
 impl Walked {
