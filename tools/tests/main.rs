@@ -1,0 +1,14 @@
+//! The words of `ringctl`, tried on a real broker: people script against them.
+//!
+//! | module    | what it pins down                                                   |
+//! |-----------|---------------------------------------------------------------------|
+//! | `words`   | every command of the contract, its stdout, stderr and exit code     |
+//! | `records` | lines to records and back: empty, binary, keys, headers, formats    |
+//! | `failure` | a broker that is away, dies or returns; timeouts; a closed pipe     |
+//! | `offline` | verify, dump and repair on a stopped broker's folder                |
+
+mod failure;
+mod offline;
+mod records;
+mod stage;
+mod words;

@@ -1,0 +1,142 @@
+//! A broker of its own for each test, and `ringctl` to talk to it.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::Once;
+
+use tempfile::TempDir;
+
+pub struct Stage {
+    dir: TempDir,
+    pub address: String,
+    broker: Option<Child>,
+}
+
+/// The broker's program, which belongs to another package: built beside this test if it is not there.
+fn broker_program() -> PathBuf {
+    static BUILT: Once = Once::new();
+    let ringctl = Path::new(env!("CARGO_BIN_EXE_ringctl"));
+    let program = ringctl.with_file_name("ringlog");
+    BUILT.call_once(|| {
+        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        cargo.args(["build", "--quiet", "--package", "ringlog", "--bin", "ringlog"]);
+        if ringctl.parent().is_some_and(|folder| folder.ends_with("release")) {
+            cargo.arg("--release");
+        }
+        assert!(cargo.status().unwrap().success(), "the broker could not be built");
+    });
+    program
+}
+
+impl Stage {
+    /// Starts a broker on an empty folder.
+    pub fn start() -> Stage {
+        let mut stage = Stage::dark();
+        stage.start_broker();
+        stage
+    }
+
+    /// No broker runs yet.
+    pub fn dark() -> Stage {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        // Beside the programs: the system's temporary folder may not take direct I/O.
+        let beside = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let dir = tempfile::tempdir_in(beside).unwrap();
+        Stage { dir, address: format!("127.0.0.1:{port}"), broker: None }
+    }
+
+    pub fn data(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    pub fn start_broker(&mut self) {
+        let mut child = Command::new(broker_program())
+            .args(["--listen", &self.address, "--shards", "2", "--set", "segment.bytes=4MiB"])
+            .arg("--set")
+            .arg("memory.bytes=256MiB")
+            .arg("--data")
+            .arg(self.data())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let ready = lines.any(|line| line.unwrap().contains("is ready"));
+        assert!(ready, "the broker did not start");
+        self.broker = Some(child);
+    }
+
+    /// kill -9.
+    pub fn kill_broker(&mut self) {
+        let mut broker = self.broker.take().unwrap();
+        broker.kill().unwrap();
+        broker.wait().unwrap();
+    }
+
+    /// SIGTERM, and the end.
+    pub fn stop_broker(&mut self) {
+        let mut broker = self.broker.take().unwrap();
+        let status = Command::new("kill").arg(broker.id().to_string()).status().unwrap();
+        assert!(status.success());
+        assert!(broker.wait().unwrap().success(), "a graceful stop exits 0");
+    }
+
+    pub fn command(&self, line: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ringctl"));
+        command.args(["--broker", &self.address]).args(line);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    pub fn ringctl(&self, line: &[&str]) -> Output {
+        self.command(line).output().unwrap()
+    }
+
+    /// Runs a command that must succeed; its stdout.
+    pub fn ok(&self, line: &[&str]) -> String {
+        let output = self.ringctl(line);
+        assert!(output.status.success(), "{line:?}: {}", said(&output));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Runs a command that must fail with exit code 1; its stderr.
+    pub fn refused(&self, line: &[&str]) -> String {
+        let output = self.ringctl(line);
+        assert_eq!(output.status.code(), Some(1), "{line:?}: {}", said(&output));
+        said(&output)
+    }
+
+    /// Runs a command with this stdin.
+    pub fn with_input(&self, line: &[&str], input: &[u8]) -> Output {
+        let mut child = self.command(line).stdin(Stdio::piped()).spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        let input = input.to_vec();
+        // A thread would be banned; the pipe's buffer or the reader takes it.
+        stdin.write_all(&input).unwrap();
+        drop(stdin);
+        child.wait_with_output().unwrap()
+    }
+
+    /// Produces `input`; all of it must be delivered. Gives stdout.
+    pub fn produce(&self, line: &[&str], input: &[u8]) -> String {
+        let line = [&["produce"], line].concat();
+        let output = self.with_input(&line, input);
+        assert!(output.status.success(), "{line:?}: {}", said(&output));
+        String::from_utf8(output.stdout).unwrap()
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        if let Some(mut broker) = self.broker.take() {
+            // It may have ended by itself.
+            let _ = broker.kill();
+            let _ = broker.wait();
+        }
+    }
+}
+
+pub fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
