@@ -24,6 +24,8 @@ use crate::keys::KeySource;
 const CHUNK: usize = 16;
 /// Producer and number of a record, at the start of its value.
 pub const STAMP_BYTES: usize = 16;
+/// A server that was just started on a busy machine may take a while to answer.
+const CONNECT_MAX: std::time::Duration = std::time::Duration::from_secs(20);
 /// Latencies are kept up to a minute, in microseconds.
 const LATENCY_US_MAX: u64 = 60_000_000;
 
@@ -51,6 +53,7 @@ pub struct Sent {
 pub async fn connect(address: &str) -> Result<Client, String> {
     let mut options = Options::new(address);
     options.client_id = "ringbench".into();
+    options.connect_timeout = CONNECT_MAX;
     Client::connect(options).await.map_err(|error| error.to_string())
 }
 

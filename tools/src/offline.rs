@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::Path;
 
 use crate::disk::{self, DataFolder, Finding, Report};
-use crate::output::{Outcome, Output, Stop};
+use crate::output::{Outcome, Output, Stop, count};
 
 pub fn verify(dir: &Path) -> Outcome {
     let folder = DataFolder::open(dir)?;
@@ -20,7 +20,8 @@ pub fn verify(dir: &Path) -> Outcome {
     let mut report = Report::new(&mut sink);
     disk::verify(&folder, &mut report);
     let (damages, files, bytes, frames) = (report.damages, report.files, report.checked_bytes, report.frames);
-    eprintln!("ringctl: checked {files} files, {bytes} bytes, {frames} frames");
+    let (files, frames) = (count(files, "file"), count(frames, "frame"));
+    eprintln!("ringctl: checked {files}, {bytes} bytes, {frames}");
     match damages {
         0 => match stopped {
             Some(error) => Err(error.into()),
@@ -29,8 +30,7 @@ pub fn verify(dir: &Path) -> Outcome {
                 Ok(output.flush()?)
             }
         },
-        1 => Err(Stop::failed("1 place is damaged")),
-        _ => Err(Stop::failed(format!("{damages} places are damaged"))),
+        _ => Err(Stop::Failed(format!("{} damaged", count(damages, "place")))),
     }
 }
 

@@ -77,3 +77,9 @@ impl Write for Output {
         Output::flush(self)
     }
 }
+
+/// `1 record`, `2 records`.
+pub fn count(number: u64, thing: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {thing}{plural}")
+}

@@ -19,7 +19,7 @@ use crate::acks::AckBook;
 use crate::cli::{self, Separator};
 use crate::connect::failed;
 use crate::lines::{LineReader, Lines, Piece};
-use crate::output::{Outcome, Stop};
+use crate::output::{Outcome, Stop, count};
 use crate::progress::Progress;
 
 /// A longer line is left out while it is read: no topic can take it.
@@ -217,10 +217,13 @@ impl Sender {
         let delivered = self.line - failed;
         match failed {
             0 => {
-                eprintln!("ringctl: {delivered} records delivered");
+                eprintln!("ringctl: {} delivered", count(delivered, "record"));
                 Ok(())
             }
-            _ => Err(Stop::failed(format!("{failed} records were not delivered, {delivered} were"))),
+            _ => {
+                let failed = count(failed, "record");
+                Err(Stop::Failed(format!("{failed} not delivered, {delivered} delivered")))
+            }
         }
     }
 }

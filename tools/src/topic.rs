@@ -9,14 +9,14 @@ use serde_json::{Map, Value, json};
 
 use crate::cli::{Offsets, Topic};
 use crate::connect::failed;
-use crate::output::{Outcome, Output};
+use crate::output::{Outcome, Output, count};
 
 pub async fn run(client: &Client, command: Topic) -> Outcome {
     let admin = client.admin();
     match command {
         Topic::Create { name, partitions, configs } => {
             let partitions = admin.create_topic(&name, partitions, &configs).await.map_err(failed)?;
-            eprintln!("ringctl: created {name} with {partitions} partitions");
+            eprintln!("ringctl: created {name} with {}", count(partitions.into(), "partition"));
         }
         Topic::List { json } => {
             let topics = admin.list_topics().await.map_err(failed)?;
@@ -33,7 +33,7 @@ pub async fn run(client: &Client, command: Topic) -> Outcome {
                 .map(|(key, value)| (key, Some(value).filter(|v| !v.is_empty())))
                 .collect();
             let partitions = admin.alter_topic(&name, partitions, &configs).await.map_err(failed)?;
-            eprintln!("ringctl: altered {name}, which has {partitions} partitions");
+            eprintln!("ringctl: altered {name}, which has {}", count(partitions.into(), "partition"));
         }
         Topic::Delete { name } => {
             admin.delete_topic(&name).await.map_err(failed)?;

@@ -4,6 +4,9 @@ use std::path::{Path, PathBuf};
 
 use crate::stage::{Stage, said};
 
+/// Bits flipped in each file.
+const TURNS: usize = 4;
+
 /// A stopped broker's folder with 2000 records in 4 partitions.
 fn filled() -> Stage {
     let mut stage = Stage::start();
@@ -64,9 +67,9 @@ fn one_flipped_bit_anywhere_is_named_or_said_to_be_unused() {
             continue;
         }
         // The begin of a file holds what matters most; the rest is sampled.
-        for turn in 0..12 {
+        for turn in 0..TURNS {
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            let bound = if turn < 9 { length.min(64 << 10) } else { length };
+            let bound = if turn < TURNS - 1 { length.min(64 << 10) } else { length };
             let byte = (seed >> 17) % bound;
             flip(&path, byte);
             let output = stage.ringctl(&["verify", data.to_str().unwrap()]);
@@ -83,7 +86,9 @@ fn one_flipped_bit_anywhere_is_named_or_said_to_be_unused() {
 /// Whether a line of `verify` names this byte of this file.
 fn names(line: &str, file: &str, byte: usize) -> bool {
     let Some(rest) = line.split_once(' ').map(|(_, rest)| rest.trim_start()) else { return false };
-    let Some(rest) = rest.strip_prefix(file) else { return rest.starts_with("metadata:") && file.starts_with("metadata") };
+    let Some(rest) = rest.strip_prefix(file) else {
+        return rest.starts_with("metadata:") && file.starts_with("metadata");
+    };
     let Some((place, _)) = rest.split_once(':') else { return false };
     match place.trim().split_once(' ') {
         Some(("byte", at)) => at.parse() == Ok(byte),

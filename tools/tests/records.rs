@@ -55,8 +55,7 @@ fn acknowledgements_name_line_partition_and_offset() {
 fn an_acknowledgement_is_printed_while_stdin_stays_open() {
     let stage = Stage::start();
     stage.ok(&["topic", "create", "t", "--partitions", "1"]);
-    let mut child =
-        stage.command(&["produce", "t", "--print-acks"]).stdin(Stdio::piped()).spawn().unwrap();
+    let mut child = stage.command(&["produce", "t", "--print-acks"]).stdin(Stdio::piped()).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
     let mut acks = BufReader::new(child.stdout.take().unwrap()).lines();
     for offset in 0..3 {
@@ -73,7 +72,8 @@ fn compression_is_invisible() {
     let stage = Stage::start();
     for compression in ["none", "lz4", "zstd"] {
         stage.ok(&["topic", "create", compression, "--partitions", "1"]);
-        let input: String = (0..5000).map(|number| format!("line {number} of some repetitive text\n")).collect();
+        let input: String =
+            (0..5000).map(|number| format!("line {number} of some repetitive text\n")).collect();
         stage.produce(&[compression, "--compression", compression], input.as_bytes());
         assert_eq!(stage.ok(&["consume", compression]), input);
     }

@@ -7,7 +7,8 @@ use crate::stage::Stage;
 #[test]
 fn topics_are_created_listed_described_altered_and_deleted() {
     let stage = Stage::start();
-    let created = stage.ringctl(&["topic", "create", "b", "--partitions", "3", "--config", "retention.ms=7000"]);
+    let created =
+        stage.ringctl(&["topic", "create", "b", "--partitions", "3", "--config", "retention.ms=7000"]);
     assert!(created.status.success() && created.stdout.is_empty(), "messages go to stderr");
     stage.ok(&["topic", "create", "a"]);
     assert_eq!(stage.ok(&["topic", "list"]), "a\nb\n");

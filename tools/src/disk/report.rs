@@ -34,12 +34,11 @@ pub struct Report<'a> {
     pub files: u64,
     pub checked_bytes: u64,
     pub frames: u64,
-    pub records: u64,
 }
 
 impl<'a> Report<'a> {
     pub fn new(sink: &'a mut dyn FnMut(&Finding)) -> Report<'a> {
-        Report { sink, damages: 0, files: 0, checked_bytes: 0, frames: 0, records: 0 }
+        Report { sink, damages: 0, files: 0, checked_bytes: 0, frames: 0 }
     }
 
     pub fn damage(&mut self, file: impl Into<String>, bytes: Range<u64>, text: impl Into<String>) {
