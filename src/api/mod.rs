@@ -146,7 +146,8 @@ pub struct FetchPartition {
 pub struct FetchedPartition {
     pub partition: PartitionId,
     pub error: Option<Failure>,
-    /// With CORRUPT_MESSAGE: the next offset that can be read; else -1.
+    /// With CORRUPT_MESSAGE: the next offset that can be read. Without an error and without records: what
+    /// was wanted is lost, which an operator accepted; go on here. Else -1.
     pub next_offset: Offset,
     pub high_watermark: Offset,
     pub log_start: Offset,

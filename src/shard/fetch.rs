@@ -61,7 +61,9 @@ impl Shard {
         loop {
             self.watch_partitions(&fetch, &watch);
             let (fetched, bytes) = self.read_all(&fetch).await;
-            let failed = fetched.iter().any(|partition| partition.error.is_some());
+            let has_news =
+                |partition: &FetchedPartition| partition.error.is_some() || partition.next_offset >= 0;
+            let failed = fetched.iter().any(has_news);
             let wait = deadline.since(self.rt.now());
             let enough = bytes >= fetch.bytes_min.max(1) as usize || fetch.bytes_min == 0;
             if failed || enough || wait.is_zero() || self.stopping.get() {
@@ -136,7 +138,13 @@ impl Shard {
             let bytes_max = room.min(wanted.bytes_max as usize).max(1);
             let visible_end = fetched.high_watermark;
             match self.gather(&partition, wanted, visible_end, bytes_max).await {
-                Ok(gathered) => fetched.chunks = gathered.chunks,
+                Ok(gathered) => {
+                    // All that was wanted is an accepted loss: the reader goes on behind it.
+                    if gathered.chunks.is_empty() && gathered.next > wanted.offset {
+                        fetched.next_offset = gathered.next;
+                    }
+                    fetched.chunks = gathered.chunks;
+                }
                 Err((failure, next)) => {
                     fetched.error = Some(failure);
                     fetched.next_offset = next;

@@ -46,7 +46,8 @@ pub struct FetchedHandle {
     pub records_bytes: u32,
     pub high_watermark: Offset,
     pub log_start: Offset,
-    /// With CORRUPT_MESSAGE: the next offset that can be read; else -1.
+    /// With CORRUPT_MESSAGE: the next offset that can be read. Without an error and without records: what
+    /// was wanted is lost, which an operator accepted; go on here. Else -1.
     pub next_offset: Offset,
     pub error: Option<Failure>,
 }

@@ -308,6 +308,13 @@ impl ConsumerMachine {
             assigned.high_watermark = Some(entry.high_watermark);
         }
         let (next, rest) = match &whole {
+            // Nothing but an accepted loss: go on behind it.
+            Ok((next, rest)) if rest.is_empty() && entry.error.is_none() && entry.next_offset > *next => {
+                if let Some(assigned) = state.of_generation(&part.key, part.generation) {
+                    assigned.position = Some(entry.next_offset);
+                }
+                (entry.next_offset, rest.clone())
+            }
             Ok((next, rest)) => (*next, rest.clone()),
             Err((next, rest, _)) => (*next, rest.clone()),
         };

@@ -178,6 +178,12 @@ impl Check<'_, '_, '_> {
             }
             FlawKind::Part(_) => "a mark, which holds no records, is damaged".into(),
         };
+        if let FlawKind::Run(entry) = &flaw.kind
+            && self.is_accepted(entry)
+        {
+            let place = format!("{} bytes {}..{}", self.file, range.start, range.end);
+            return self.report.note(place, format!("{text}; its loss was accepted"));
+        }
         if let Some(bit) = flaw.bit {
             text = format!("bit {bit} is flipped: {text}");
         } else if header.address >= self.proven {
@@ -185,6 +191,14 @@ impl Check<'_, '_, '_> {
             return self.report.note(format!("{} bytes {}..{}", self.file, range.start, range.end), text);
         }
         self.report.damage(&self.file, range, text);
+    }
+
+    /// Whether an operator gave up all of this run.
+    fn is_accepted(&self, entry: &Entry) -> bool {
+        let ranges = self.journal.manifest.accepted_ranges.get(&entry.id);
+        ranges.is_some_and(|ranges| {
+            ranges.iter().any(|(first, last)| *first <= entry.first_offset && entry.last_offset <= *last)
+        })
     }
 
     fn bad(&mut self, range: Range<usize>) {

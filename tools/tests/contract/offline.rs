@@ -131,6 +131,8 @@ fn a_damaged_record_is_never_served_and_repair_gives_up_only_that() {
     assert!(stage.refused(&["repair", &data]).contains("--accept-loss"));
     let lost = stage.ok(&["repair", &data, "--accept-loss"]);
     assert!(lost.contains("lost: topic t partition"), "{lost}");
+    let verify = stage.ringctl(&["verify", &data]);
+    assert!(verify.status.success(), "what was given up is no damage any more");
     stage.start_broker();
     let repaired = stage.ok(&["consume", "t"]);
     assert_eq!(repaired.lines().count(), found.lines().count());
