@@ -7,6 +7,8 @@
 //! | `failure` | a broker that is away, dies or returns; timeouts; a closed pipe     |
 //! | `offline` | verify, dump and repair on a stopped broker's folder                |
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod failure;
 mod offline;
 mod records;
