@@ -126,9 +126,11 @@ impl Shard {
         };
         let in_range = {
             let log = partition.log.borrow();
-            (fetched.high_watermark, fetched.log_start) = (log.visible_end, log.log_start);
-            if (log.log_start..=log.visible_end).contains(&wanted.offset) {
-                wanted.offset < log.visible_end && room > 0
+            let above = self.rt.mutated("read-above-high-watermark");
+            let visible_end = if above { log.next_offset } else { log.visible_end };
+            (fetched.high_watermark, fetched.log_start) = (visible_end, log.log_start);
+            if (log.log_start..=visible_end).contains(&wanted.offset) {
+                wanted.offset < visible_end && room > 0
             } else {
                 fetched.error = Some(log.out_of_range(wanted.offset));
                 false

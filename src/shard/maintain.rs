@@ -250,8 +250,7 @@ impl Maintenance {
         }
         dropped.sort_unstable();
         let (_, _, end) = self.journal.replay_point();
-        let mutated = self.shard.rt.mutated("remove-before-durable");
-        (mutated || self.durable_up_to(end).await).then_some(Liveness { log_starts, dropped })
+        self.durable_up_to(end).await.then_some(Liveness { log_starts, dropped })
     }
 
     /// Bytes that a rewrite of the segment would save at least; all of them if nothing lives.

@@ -105,6 +105,9 @@ async fn open_one(
         let is_dropped = {
             let mut log = log.borrow_mut();
             log.visible_end = log.next_offset;
+            if rt.mutated("forget-the-producers") {
+                log.producers = Default::default();
+            }
             log.is_dropped
         };
         if is_dropped {

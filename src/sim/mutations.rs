@@ -20,7 +20,9 @@ pub const MUTATIONS: &[Mutation] = &[
     Mutation { name: "damage-is-a-torn-tail", what: "recovery cuts at damage as if it were a torn tail" },
     Mutation { name: "recover-without-crc", what: "recovery believes frames that do not verify" },
     Mutation { name: "recover-without-flush", what: "recovery does not flush what it found" },
-    Mutation { name: "remove-before-durable", what: "files go before the log starts are durable" },
+    Mutation { name: "recover-without-locks", what: "recovery does not wait for a dead broker's writes" },
+    Mutation { name: "forget-the-producers", what: "a restart forgets what producers wrote" },
+    Mutation { name: "read-above-high-watermark", what: "consumers read what is not durable" },
     Mutation { name: "remove-before-manifest", what: "files go before the manifest says so" },
     Mutation { name: "serve-without-crc", what: "reads are served without their checksums" },
     Mutation { name: "twinlog.append_without_flush", what: "metadata and manifest are not flushed" },
@@ -33,7 +35,6 @@ pub(super) fn focus(mutation: &str) -> Focus {
     let (theme, power_cut_at) = match mutation {
         // A frame's write must outlast the whole checkpoint.
         "checkpoint-before-durable" => (Theme::SlowDisk, Some("checkpoint.published")),
-        "remove-before-durable" => (Theme::SlowDisk, Some("remove.synced")),
         "metadata.answer_before_durable" => (Theme::SlowDisk, None),
         "twinlog.header_before_snapshot" => (Theme::SlowDisk, Some("twinlog.snapshot_group_written")),
         "damage-is-a-torn-tail" | "serve-without-crc" => (Theme::Damage, None),
