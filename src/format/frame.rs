@@ -12,7 +12,7 @@
 //! 32 durable segment u64, 40 durable address u32: all before this was durable when the frame was built
 //! 44 part count u32
 //! 48 reserved u64 (0)
-//! 56 checksum u32: journal id, bytes 0..56, table
+//! 56 checksum u32: journal id, bytes 0..56, bytes 60.. up to the end of the table
 //! 60 reserved u32 (0)
 //! 64 table: part count x { length u32, checksum u32 }
 //!    parts, one after the other; zeros up to the next disk block
