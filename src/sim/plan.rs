@@ -43,6 +43,17 @@ const THEMES: [Theme; 9] = [
 const PROCEDURES: [&str; 10] =
     ["seal", "checkpoint", "rewrite", "remove", "recover", "twinlog", "allocate", "metadata", "broker", ""];
 
+/// Steps that chance alone hardly crashes at, each behind the crash in the life before that leads to it.
+const RARE: [(Option<&str>, &str); 7] = [
+    (Some("remove.noted"), "recover.unlinked"),
+    (Some("allocate.created"), "recover.removal_noted"),
+    (Some("twinlog.header_written"), "twinlog.copy_repaired"),
+    (None, "twinlog.snapshot_group_written"),
+    (None, "twinlog.snapshot_flushed"),
+    (None, "twinlog.snapshot_done"),
+    (None, "index.loaded"),
+];
+
 /// One life of the broker.
 #[derive(Clone, Debug)]
 pub(super) struct Life {
@@ -85,6 +96,9 @@ impl Plan {
             consumers: 1 + random.below(2) as u32,
             lives: (0..lives).map(|_| life(theme, random)).collect(),
         };
+        if random.chance(150_000) {
+            plan.aim(RARE[random.below(RARE.len() as u64) as usize], random);
+        }
         if let Some(step) = focus.power_cut_at {
             for life in &mut plan.lives {
                 let at_step = Some((step.to_owned(), 1 + random.below(8)));
@@ -92,6 +106,25 @@ impl Plan {
             }
         }
         plan
+    }
+
+    /// Makes one life crash at `step`, and the one before it where that leads there.
+    fn aim(&mut self, (before, step): (Option<&str>, &str), random: &mut Random) {
+        let life = 1 + random.below(self.lives.len() as u64 - 1) as usize;
+        if let Some(before) = before {
+            self.lives[life - 1].crash_at(before, 1 + random.below(8));
+        }
+        self.lives[life].crash_at(step, 1 + random.below(3));
+    }
+}
+
+impl Life {
+    fn crash_at(&mut self, step: &str, visit: u64) {
+        let at_step = Some((step.to_owned(), visit));
+        self.crash = CrashPlan { kind: self.crash.kind, at_step, ..CrashPlan::default() };
+        self.length = Duration::from_millis(2000);
+        self.graceful = false;
+        self.provoked_after = None;
     }
 }
 
