@@ -48,6 +48,10 @@ pub struct Load {
     /// [default: the system's folder for temporary files].
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
+    /// Disk that one round may take: both servers remove the oldest beyond it as they go (the topic gets
+    /// it as its retention.bytes). With --verify all is kept, whatever this says.
+    #[arg(long, value_name = "BYTES", default_value = "8GiB")]
+    pub keep: Bytes,
     /// Length of one round.
     #[arg(long, value_name = "TIME", default_value = "10s")]
     pub duration: Span,
@@ -100,6 +104,9 @@ pub struct ServeNull {
     pub shards: u32,
     #[arg(long)]
     pub partitions: u32,
+    /// Bytes of files that each shard keeps.
+    #[arg(long)]
+    pub keep: u64,
 }
 
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]

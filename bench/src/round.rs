@@ -70,11 +70,13 @@ async fn start(subject: Subject, number: usize, load: &Load) -> Result<Server, S
         Subject::Broker => {
             let mut command = Command::new(process::beside("ringlog").map_err(failed)?);
             command.arg("--listen").arg(address.to_string()).arg("--data").arg(dir.join("data"));
+            command.args(["--set", "log.retention.check.interval.ms=1000"]);
             command
         }
         Subject::Null => {
             let mut command = Command::new(std::env::current_exe().map_err(failed)?);
             command.arg("serve-null").arg("--partitions").arg(load.partitions.to_string());
+            command.arg("--keep").arg(load.keep.0.to_string());
             command.arg("--listen").arg(address.to_string()).arg("--data").arg(dir.join("data"));
             command
         }
@@ -98,7 +100,10 @@ async fn measure(
 ) -> Result<Figures, String> {
     let client = load::connect(address).await?;
     let topic = format!("ringbench-{}", std::process::id());
-    client.admin().create_topic(&topic, Some(load.partitions), &[]).await.map_err(|e| e.to_string())?;
+    let retention = (load.keep.0 / u64::from(load.partitions)).to_string();
+    let configs = [("retention.bytes".to_owned(), retention)];
+    let configs = if load.verify { &configs[..0] } else { &configs[..] };
+    client.admin().create_topic(&topic, Some(load.partitions), configs).await.map_err(|e| e.to_string())?;
     let shared = Arc::new(Shared::default());
     let mut tasks = Vec::new();
     for number in 0..load.producers {

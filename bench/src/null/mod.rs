@@ -56,7 +56,7 @@ async fn run(
     mut inbox: mesh::Receiver<Handover>,
 ) -> io::Result<()> {
     let folder = rt.create_folder(&options.data.join(index.to_string())).await?;
-    let sink = Sink::create(&rt, folder).await?;
+    let sink = Sink::create(&rt, folder, options.keep / u64::from(options.shards)).await?;
     let shard = Rc::new(Shard {
         rt: rt.clone(),
         index,

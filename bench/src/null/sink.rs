@@ -29,6 +29,7 @@ pub struct Sink {
     folder: Folder,
     state: RefCell<State>,
     room: Event,
+    files_kept: u64,
 }
 
 struct State {
@@ -43,14 +44,19 @@ struct State {
     files: u64,
 }
 
+fn name(number: u64) -> String {
+    format!("{number:08}.null")
+}
+
 async fn create_file(folder: &Folder, number: u64) -> io::Result<File> {
-    let file = folder.create(&format!("{number:08}.null"), FILE_BYTES).await?;
+    let file = folder.create(&name(number), FILE_BYTES).await?;
     folder.sync().await?;
     Ok(file)
 }
 
 impl Sink {
-    pub async fn create(rt: &Rt, folder: Folder) -> io::Result<Rc<Sink>> {
+    /// Keeps about the last `keep` bytes.
+    pub async fn create(rt: &Rt, folder: Folder, keep: u64) -> io::Result<Rc<Sink>> {
         let file = create_file(&folder, 0).await?;
         let next = create_file(&folder, 1).await?;
         let state = State {
@@ -62,7 +68,14 @@ impl Sink {
             next: Some(next),
             files: 2,
         };
-        Ok(Rc::new(Sink { rt: rt.clone(), folder, state: RefCell::new(state), room: Event::new() }))
+        let files_kept = (keep / FILE_BYTES).max(2);
+        Ok(Rc::new(Sink {
+            rt: rt.clone(),
+            folder,
+            state: RefCell::new(state),
+            room: Event::new(),
+            files_kept,
+        }))
     }
 
     /// Waits until there is room for another batch.
@@ -121,6 +134,11 @@ impl Sink {
                 Err(error) => fail(&error),
             }
             sink.submit();
+            if let Some(old) = number.checked_sub(sink.files_kept)
+                && let Err(error) = sink.folder.remove(&name(old)).await
+            {
+                fail(&error);
+            }
         });
     }
 
