@@ -89,6 +89,9 @@ fn a_large_broker_restarts_quickly() {
         let since = Instant::now();
         broker.start();
         took.push(since.elapsed());
+        if took.last() > Some(&READY_WITHIN) {
+            println!("slow start after {:.2?}: {}", since.elapsed(), broker.said());
+        }
     }
     stop.store(true, Ordering::SeqCst);
     let total: i64 = writers
