@@ -15,6 +15,7 @@ mod append;
 mod checkpoint;
 mod files;
 mod open;
+mod opening;
 mod read;
 mod recover;
 mod rewrite;
@@ -22,7 +23,8 @@ mod scan;
 mod segment;
 
 pub use append::{FrameSlot, Growth, Offline, Then, block_part};
-pub use open::{Budget, Loss, OpenError};
+pub use open::{Budget, Loss};
+pub use opening::OpenError;
 pub use read::verified_payload;
 pub use recover::{Damage, Recovery, Replay, ReplayedBlock};
 pub use rewrite::RewriteOutcome;

@@ -6,7 +6,7 @@
 
 use std::rc::Rc;
 
-use super::open::{OpenError, Opening, has_reserve};
+use super::opening::{OpenError, Opening, has_reserve};
 use super::scan::{self, NoFrame, Scanner};
 use super::segment::{Index, Segment};
 use crate::base::align::align_up;

@@ -8,7 +8,6 @@ use std::rc::Rc;
 
 use super::partition::{PartitionLog, Staged};
 use super::{Lane, producers::Sequence};
-use crate::base::crc;
 use crate::format::block::{self, BlockWriter, Run};
 use crate::format::entry::{self, Entry, EntryKind};
 use crate::model::Offset;
@@ -133,7 +132,7 @@ fn data_run(
                 record::set_max_timestamp(bytes, staged.info.max_timestamp);
             }
             record::stamp(bytes, base, exposed_epoch);
-            run_crc = crc::append(run_crc, bytes);
+            run_crc = record::append_crc(run_crc, bytes);
             let timestamp = if log_append_time { staged.append_time_ms } else { staged.info.max_timestamp };
             max_timestamp = max_timestamp.max(timestamp);
             let end = base + i64::from(staged.info.last_offset_delta) + 1;

@@ -119,7 +119,8 @@ impl Shard {
             );
             return Err(Failure::new(ErrorCode::NotEnoughReplicas, text));
         }
-        let now_ms = self.rt.wall_ms();
+        // A clock that was set wrong a moment ago must not refuse what producers send.
+        let now_ms = self.clock.now_ms(&self.rt);
         let limits = record::Limits {
             bytes_max: config.max_message_bytes,
             log_append_time: config.log_append_time,

@@ -103,3 +103,27 @@ impl ConsumedBatch {
         }
     }
 }
+
+/// The batches of an answer that are not wholly below `from`, and the offset after them. If one
+/// is malformed: those before it, and what is wrong.
+pub(super) fn whole_batches(
+    records: &Bytes,
+    from: Offset,
+) -> Result<(Offset, Bytes), (Offset, Bytes, String)> {
+    let (mut next, mut start, mut position) = (from, None, 0);
+    while position < records.len() {
+        let view = match BatchView::first(&records[position..]) {
+            Ok((view, _)) => view,
+            Err(error) => {
+                let whole = records.slice(start.unwrap_or(position)..position);
+                return Err((next, whole, error.to_string()));
+            }
+        };
+        if view.last_offset() >= next {
+            start = start.or(Some(position));
+            next = view.next_offset();
+        }
+        position += view.bytes().len();
+    }
+    Ok((next, records.slice(start.unwrap_or(position)..)))
+}

@@ -1,15 +1,11 @@
-//! Which partitions go into the next fetch, and how much it may bring; and what came.
+//! Which partitions go into the next fetch, and how much it may bring.
 //!
 //! Floor 5; owned by the consumer's machine.
-
-use bytes::Bytes;
 
 use super::machine::{ConsumerMachine, Part, Tag};
 use super::partition::{Binding, Phase};
 use crate::client::session::{Millis, Target};
 use crate::client::sync::lock;
-use crate::model::Offset;
-use crate::record::BatchView;
 use crate::wire::{Fetch, FetchHandle, Request};
 
 /// Fetches under way on one link.
@@ -95,28 +91,4 @@ impl ConsumerMachine {
         self.session.request(now, target, 0, &Request::Fetch(fetch), Tag::Fetch { granted, parts });
         true
     }
-}
-
-/// The batches of an answer that are not wholly below `from`, and the offset after them. If one
-/// is malformed: those before it, and what is wrong.
-pub(super) fn whole_batches(
-    records: &Bytes,
-    from: Offset,
-) -> Result<(Offset, Bytes), (Offset, Bytes, String)> {
-    let (mut next, mut start, mut position) = (from, None, 0);
-    while position < records.len() {
-        let view = match BatchView::first(&records[position..]) {
-            Ok((view, _)) => view,
-            Err(error) => {
-                let whole = records.slice(start.unwrap_or(position)..position);
-                return Err((next, whole, error.to_string()));
-            }
-        };
-        if view.last_offset() >= next {
-            start = start.or(Some(position));
-            next = view.next_offset();
-        }
-        position += view.bytes().len();
-    }
-    Ok((next, records.slice(start.unwrap_or(position)..)))
 }

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
-use super::fetch::whole_batches;
+use super::batch::whole_batches;
 use super::partition::{Binding, Judgement, Partition, Phase};
 use super::{ConsumerHandle, ConsumerOptions, Front, Item, Key};
 use crate::client::error::ConsumeError;

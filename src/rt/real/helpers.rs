@@ -7,7 +7,7 @@ use std::future::poll_fn;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::task::{Poll, Waker};
 
-use super::world::run_or_abort;
+use super::abort::run_or_abort;
 
 /// Blocking calls are short or rare; two let a long rewrite and a folder flush go on together, two are spare.
 const THREADS_MAX: usize = 4;

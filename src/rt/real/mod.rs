@@ -3,6 +3,7 @@
 //! Floor 1. Owner: broker (the world), shard (an executor). A panic in any thread aborts the process:
 //! half a broker must not go on. Glommio's traps are met here and named where they are met.
 
+mod abort;
 mod executor;
 mod file;
 mod folder;

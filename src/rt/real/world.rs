@@ -2,10 +2,8 @@
 //!
 //! Floor 1. Owner: broker. A thread that panics takes the process down, with its message on stderr.
 
-use std::any::Any;
 use std::future::{Future, poll_fn};
-use std::io::{self, Write};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::io;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, mpsc};
 use std::task::{Poll, Waker};
@@ -14,6 +12,7 @@ use std::time::Duration;
 
 use glommio::{LocalExecutor, LocalExecutorBuilder, Placement};
 
+use super::abort::run_or_abort;
 use super::executor::Executor;
 use super::helpers::Helpers;
 use super::{plain, system};
@@ -106,23 +105,6 @@ where
     main(Rc::new(Executor::new(name, helpers))).await;
     // Dropped files are closed by the ring: give it one more turn.
     glommio::timer::sleep(Duration::from_millis(1)).await;
-}
-
-/// Runs `work`; a panic is printed past any capture of output, and aborts the process.
-pub(super) fn run_or_abort(work: impl FnOnce()) {
-    let Err(payload) = catch_unwind(AssertUnwindSafe(work)) else { return };
-    if cfg!(test) {
-        // Under `cargo test` the thread that joins reports the failure of its own test.
-        std::panic::resume_unwind(payload);
-    }
-    let name = std::thread::current().name().unwrap_or("unnamed").to_owned();
-    let _ = writeln!(io::stderr(), "ringlog: thread {name} panicked: {}; aborting", text_of(&*payload));
-    std::process::abort();
-}
-
-fn text_of(payload: &(dyn Any + Send)) -> &str {
-    let text = payload.downcast_ref::<&str>().copied();
-    text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
 }
 
 #[derive(Default)]

@@ -1,4 +1,4 @@
-//! Verifies one journal: manifest, checkpoints, reserve, segments.
+//! One journal: its manifest, checkpoints, reserve and stray files; the segments are `segments`'.
 //!
 //! Owner: ringctl, offline.
 
@@ -10,7 +10,7 @@ use ringlog::format::manifest::{Manifest, Record};
 use ringlog::model::JournalId;
 
 use super::report::Report;
-use super::{Mapped, Names, flip, list, segments, twin};
+use super::{Mapped, flip, list, twin};
 
 /// What the files of one journal are checked against.
 pub struct Journal<'a> {
@@ -20,13 +20,6 @@ pub struct Journal<'a> {
     pub id: JournalId,
     pub manifest: Manifest,
     pub checkpoints: Vec<Checkpoint>,
-}
-
-pub fn verify(path: &Path, folder: &str, names: &Names, report: &mut Report<'_>) {
-    if let Some(journal) = open(path, folder, report) {
-        segments::verify(&journal, names, report);
-        journal.check_others(report);
-    }
 }
 
 /// Reads and checks manifest and checkpoints; `None` with the damage reported.
@@ -118,7 +111,8 @@ impl Journal<'_> {
         report.unless_zero(&file, bytes, padded..bytes.len() as u64, text);
     }
 
-    fn check_others(&self, report: &mut Report<'_>) {
+    /// Files besides segments: the reserve, and whatever should not be there.
+    pub fn check_others(&self, report: &mut Report<'_>) {
         for name in list(self.path).unwrap_or_default() {
             let number = name.strip_suffix(".seg").and_then(|digits| digits.parse::<u64>().ok());
             match number {

@@ -111,7 +111,10 @@ pub fn verify(folder: &DataFolder, report: &mut Report<'_>) {
             report.note(format!("journals/{id}"), "the metadata do not list this journal: it holds no data");
             continue;
         }
-        journal::verify(&path, id, &names, report);
+        if let Some(journal) = journal::open(&path, id, report) {
+            segments::verify(&journal, &names, report);
+            journal.check_others(report);
+        }
     }
     for name in list(&folder.path).unwrap_or_default() {
         if !["LOCK", "metadata", "journals"].contains(&name.as_str()) {
