@@ -28,6 +28,17 @@ pub(super) struct Log {
     pub unavailable: bool,
 }
 
+impl Log {
+    /// Retention went on while the log was read.
+    fn raise_start(&mut self, rt: &Rt, start: Offset) {
+        if start > self.start {
+            rt.log(Level::Debug, format!("survey: the log start rose from {} to {start}", self.start));
+            self.start = start;
+            self.records = self.records.split_off(&start);
+        }
+    }
+}
+
 pub(super) type Survey = BTreeMap<Place, Log>;
 
 /// Reads everything; the result is there once it is done.
@@ -59,6 +70,13 @@ pub(super) async fn survey(
     }
     read_all(&rt, &handle, &mut logs, &history).await;
     handle.close();
+    for topic in &topics {
+        if let Some(Ok(offsets)) = local::timeout(&rt, PATIENCE, admin.offsets(&topic.name)).await {
+            for (partition, (start, _)) in (0..).zip(offsets) {
+                logs.entry((topic.name.clone(), partition)).and_modify(|log| log.raise_start(&rt, start));
+            }
+        }
+    }
     *result.borrow_mut() = Some(logs);
 }
 
