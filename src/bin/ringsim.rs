@@ -3,6 +3,7 @@
 //! Floor 6.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::process::{Command, ExitCode};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
@@ -10,6 +11,9 @@ use std::sync::{Arc, Mutex, mpsc};
 use clap::Parser;
 use ringlog::rt::sim::StepCount;
 use ringlog::sim::{MUTATIONS, Mutation, Options, Outcome, run};
+
+/// How often a long run tells how far it is.
+const PROGRESS_SECONDS: f64 = 10.0;
 
 const REPLAY: &str = "cargo run --release --features sim --bin ringsim --";
 
@@ -200,8 +204,17 @@ fn many(cli: &Cli) -> bool {
     };
     let began = seconds();
     let mut totals = Totals::default();
+    let mut told = began;
     spread(first, end, cli, |outcome| {
         totals.add(outcome);
+        let now = seconds();
+        if now - told >= PROGRESS_SECONDS {
+            told = now;
+            let (done, violated) = (totals.schedules, totals.violated.len());
+            let rate = done as f64 / (now - began);
+            let of = end - first;
+            eprintln!("ringsim: {done} of {of} schedules, {rate:.0} a second, {violated} with violations");
+        }
         !cli.keep_going && !totals.violated.is_empty()
     });
     totals.print(seconds() - began);
@@ -235,6 +248,8 @@ fn mutations() -> bool {
         } else {
             println!("caught  {name} ({what}): {seed}: {violation}");
         }
+        // One a line as they come, also into a file.
+        let _ = std::io::stdout().flush();
     }
     println!("{} mutations, {missed} missed", MUTATIONS.len());
     missed == 0
