@@ -310,9 +310,7 @@ impl ConsumerMachine {
         let (next, rest) = match &whole {
             // Nothing but an accepted loss: go on behind it.
             Ok((next, rest)) if rest.is_empty() && entry.error.is_none() && entry.next_offset > *next => {
-                if let Some(assigned) = state.of_generation(&part.key, part.generation) {
-                    assigned.position = Some(entry.next_offset);
-                }
+                state.push(&part.key, part.generation, Item::Gap(entry.next_offset));
                 (entry.next_offset, rest.clone())
             }
             Ok((next, rest)) => (*next, rest.clone()),

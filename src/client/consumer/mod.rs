@@ -116,6 +116,8 @@ enum Item {
         bytes: Bytes,
         from: Offset,
     },
+    /// Nothing is to be read before this offset: a loss that an operator accepted.
+    Gap(Offset),
     Error(ConsumeError),
 }
 
@@ -367,7 +369,7 @@ impl State {
         }
         let bytes = match &item {
             Item::Batches { bytes, .. } => bytes.len(),
-            Item::Error(_) => 0,
+            Item::Gap(_) | Item::Error(_) => 0,
         };
         assigned.buffered += bytes;
         assigned.queue.push_back(item);
@@ -393,12 +395,17 @@ impl State {
             assigned.buffered -= bytes;
             self.buffered -= bytes;
             let freed = assigned.queue.len() < before;
+            if let Item::Gap(next) = item {
+                // Behind all that was fetched before it.
+                assigned.position = Some(next);
+            }
             if !assigned.queue.is_empty() {
                 self.ready.push_back(key.clone());
             }
             let found = match item {
                 Item::Batches { bytes, from } => Found::Batch { key, generation, bytes, from },
                 Item::Error(error) => Found::Error(error),
+                Item::Gap(_) => continue,
             };
             return Some((found, freed));
         }
@@ -424,7 +431,7 @@ impl State {
 }
 
 impl Assigned {
-    /// One batch or error from the queue, and the bytes that it takes out.
+    /// One batch, gap or error from the queue, and the bytes that it takes out.
     fn pop(&mut self) -> Option<(Item, usize)> {
         let Item::Batches { bytes, from } = self.queue.front_mut()? else {
             return self.queue.pop_front().map(|item| (item, 0));

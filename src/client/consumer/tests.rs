@@ -276,3 +276,22 @@ fn cuts_and_seeks_neither_lose_nor_repeat_records() {
         }
     }
 }
+
+#[test]
+fn an_accepted_loss_at_the_end_is_passed_behind_what_was_read_before_it() {
+    let mut broker = broker(1, 50, 10, Compression::None);
+    let partition = &mut broker.topics.get_mut("t").expect("created").partitions[0];
+    (partition.damaged, partition.is_accepted) = (Some((20, 50)), true);
+    let (handle, mut world) = fixture(ConsumerOptions::default(), broker, 1);
+    handle.assign("t", 0, Position::Earliest);
+    // All is fetched before the reader takes the first record.
+    let until = world.now + 5000;
+    while world.now < until {
+        world.step(until);
+    }
+    for offset in 0..20 {
+        assert_eq!(next(&handle, &mut world).expect("not damaged").offset, offset);
+    }
+    assert_eq!(rest(&handle, &mut world), []);
+    assert_eq!(handle.position("t", 0), Some(50));
+}

@@ -38,6 +38,8 @@ pub struct FakePartition {
     pub log_start: Offset,
     /// Batches from this offset up to the second are damaged.
     pub damaged: Option<(Offset, Offset)>,
+    /// The damage was accepted as a loss.
+    pub is_accepted: bool,
     producers: BTreeMap<ProducerId, Window>,
 }
 
@@ -323,7 +325,7 @@ impl FakeBroker {
                 }
             }
             entry.records_bytes = (records.len() - before) as u32;
-            is_news |= entry.error.is_some() || entry.records_bytes > 0;
+            is_news |= entry.error.is_some() || entry.next_offset >= 0 || entry.records_bytes > 0;
             handles.push(entry);
         }
         (is_news || is_late).then(|| Fetched { handles, records: records.into() })
@@ -378,7 +380,9 @@ impl FakePartition {
             if let Some((from, to)) =
                 self.damaged.filter(|(from, to)| (*from..*to).contains(&view.base_offset()))
             {
-                if out.len() == start {
+                if out.len() == start && self.is_accepted {
+                    entry.next_offset = to;
+                } else if out.len() == start {
                     let failure = Failure::new(ErrorCode::CorruptMessage, format!("damage at {from}"));
                     (entry.error, entry.next_offset) = (Some(failure), to);
                 }
