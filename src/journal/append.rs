@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 
+use super::ahead::Ahead;
 use super::segment::{Index, OpenIndex, Segment};
 use super::{Journal, SEGMENT_BYTES_MIN};
 use crate::api::Chunk;
@@ -45,6 +46,7 @@ pub(super) struct Head {
     pub offline: Option<Offline>,
     /// End of the newest mark: nothing was appended since if the head stands here.
     pub marked: Address,
+    pub ahead: Ahead,
 }
 
 pub(super) struct InFlight {
@@ -136,8 +138,10 @@ impl Journal {
         (number, head.active.first_chain.get(), Address { segment: number, byte: head.byte })
     }
 
+    /// Nothing is on its way to the segments.
     pub fn is_idle(&self) -> bool {
-        self.head.borrow().in_flight.is_empty()
+        let head = self.head.borrow();
+        head.in_flight.is_empty() && !head.ahead.is_under_way()
     }
 
     /// Whether the segment after the active one is there: without it only small facts are appended.
@@ -146,7 +150,7 @@ impl Journal {
     }
 
     /// Reserves a frame of these parts. `None`: the active segment is full and the next one is not
-    /// there yet; wait for `changed`.
+    /// there yet, or its place is still being zeroed; wait for `changed`.
     pub fn reserve(
         self: &Rc<Self>,
         kind: FrameKind,
@@ -157,7 +161,14 @@ impl Journal {
         let used = frame::head_bytes(parts) + part_bytes;
         let padded = align_up(used as u64);
         assert!(padded as usize <= self.frame_bytes_max(), "frames are bounded before they are reserved");
-        if !self.fits(padded, growth) {
+        let fits = self.fits(padded, growth);
+        {
+            let head = self.head.borrow();
+            if head.ahead.overlaps(head.byte, padded) || !fits && head.ahead.is_under_way() {
+                return None;
+            }
+        }
+        if !fits {
             self.roll()?;
             assert!(self.fits(padded, growth), "an empty segment takes any frame");
         }
@@ -200,6 +211,7 @@ impl Journal {
         next.first_chain.set(head.chain);
         head.active = next;
         head.byte = 0;
+        head.ahead = Ahead::default();
         self.changed.notify();
         Some(())
     }
@@ -278,6 +290,7 @@ impl Journal {
             self.tail.borrow_mut().push(frame, durable);
         }
         let file = head.active.file.clone();
+        self.zero_ahead(&mut head, padded);
         drop(head);
         self.flushes.set(self.flushes.get() + 1);
         let journal = Rc::downgrade(self);

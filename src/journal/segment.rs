@@ -5,7 +5,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use crate::base::Map;
+use crate::base::{Map, sparing};
 use crate::format::footer::{self, BlockRef, RunRef, SegmentIndex};
 use crate::format::manifest::Role;
 use crate::model::PartitionId;
@@ -44,7 +44,7 @@ pub(super) struct OpenIndex {
 
 impl OpenIndex {
     pub fn push(&mut self, id: PartitionId, run: RunRef) {
-        self.partitions.entry(id).or_default().push(run);
+        sparing::push(self.partitions.entry(id).or_default(), run);
         self.run_count += 1;
     }
 
