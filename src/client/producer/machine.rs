@@ -18,6 +18,9 @@ use crate::client::sync::{Bell, Budget, lock};
 use crate::model::{ErrorCode, Failure};
 use crate::wire::{BATCH_BYTES_MAX, Produced, Reply};
 
+/// Partitions that one run looks at in vain when nothing may linger.
+const LOOKS: usize = 64;
+
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Tag {
     Open(usize),
@@ -57,6 +60,9 @@ pub struct ProducerMachine {
     pub(super) open: BTreeSet<usize>,
     /// The partition to be looked at after the last one: all get their turn.
     cursor: usize,
+    /// The same among those that linger, and how many of them may still be looked at in this run.
+    lingering: usize,
+    pub(super) looks_left: usize,
     /// Partitions that wait until a link takes more, in the order they came.
     pub(super) crowded: BTreeMap<Target, VecDeque<usize>>,
     pub(super) id: Id,
@@ -92,6 +98,8 @@ impl ProducerOptions {
             wakes: BTreeSet::new(),
             open: BTreeSet::new(),
             cursor: 0,
+            lingering: 0,
+            looks_left: 0,
             crowded: BTreeMap::new(),
             id: Id::None,
             id_not_before: 0,
@@ -153,11 +161,12 @@ impl ProducerMachine {
             return;
         }
         self.read_front(now);
+        self.looks_left = LOOKS;
         loop {
             while let Some(news) = self.session.next_news() {
                 self.hear(now, news);
             }
-            let Some(index) = self.next_turn() else { break };
+            let Some(index) = self.next_turn().or_else(|| self.next_lingering()) else { break };
             self.serve(now, index);
         }
         let all_known = || lock(&self.front.incomplete).is_empty();
@@ -183,14 +192,24 @@ impl ProducerMachine {
         Some(next)
     }
 
+    /// While nothing may linger: the next partition with an open batch. Ten thousand may have one, so a
+    /// run goes on only while that leads to requests; whoever is in the way of the others is waited
+    /// for, and its event begins another run.
+    fn next_lingering(&mut self) -> Option<usize> {
+        if self.looks_left == 0 || !self.front.is_urgent() {
+            return None;
+        }
+        let next = self.open.range(self.lingering..).next().or_else(|| self.open.first()).copied()?;
+        self.lingering = next + 1;
+        self.looks_left -= 1;
+        Some(next)
+    }
+
     /// Looks at what senders left: partitions with batches, topics to be looked up.
     fn read_front(&mut self, now: Millis) {
         for index in std::mem::take(&mut *lock(&self.front.ready)) {
             self.open.insert(index);
             self.dirty.insert(index);
-        }
-        if self.front.is_urgent() {
-            self.dirty.extend(&self.open);
         }
         let lookups = std::mem::take(&mut *lock(&self.front.lookups));
         for lookup in &lookups {
@@ -275,9 +294,6 @@ impl ProducerMachine {
             (Tag::Produce(index, id), Ok(Reply::Produce(produced))) => {
                 self.partitions[index].acknowledged(id, &produced);
                 self.dirty.insert(index);
-                if self.front.is_urgent() {
-                    self.dirty.extend(&self.open);
-                }
             }
             (Tag::Produce(index, id), Err(failure)) => self.refused(now, index, id, failure),
             (Tag::ProducerId, Ok(Reply::InitProducerId { id, epoch })) => {

@@ -116,6 +116,7 @@ impl ProducerMachine {
         if self.session.ensure(now, target) {
             let open = Request::Open { topic: TopicRef::Id(topic), partition: number };
             self.session.request(now, target, 0, &open, Tag::Open(index));
+            self.looks_left += 1;
             partition.binding = Binding::Opening(target);
         }
     }
@@ -144,6 +145,7 @@ impl ProducerMachine {
         if let Some(batch) = partition.next() {
             let tag = Tag::Produce(index, batch.id);
             self.session.produce(now, target, handle, options.acks, batch.bytes, tag);
+            self.looks_left += 1;
             // The others first: a busy partition does not delay its neighbours by more than a batch.
             self.dirty.insert(index);
         }
