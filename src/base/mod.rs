@@ -8,6 +8,7 @@ pub mod crc;
 pub mod cursor;
 pub mod map;
 pub mod nearest;
+pub mod sparing;
 
 pub use cursor::{DecodeError, Reader};
 pub use map::{Map, Set};

@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use super::producers::{self, Producers, Sequence, Verdict, WINDOW};
 use crate::api::Done;
+use crate::base::sparing;
 use crate::format::checkpoint::PartitionRow;
 use crate::format::{Entry, EntryKind};
 use crate::model::{ErrorCode, Failure, LaneId, Offset, PartitionId, Position};
@@ -71,8 +72,15 @@ pub struct PartitionLog {
     pub included: Position,
     /// Deleted: kept until no file holds its runs.
     pub is_dropped: bool,
+    /// `None` while nothing waits: of a hundred thousand partitions few are busy.
+    waiting: Option<Box<Waiting>>,
+}
+
+/// What waits for, or on, a partition.
+#[derive(Default)]
+struct Waiting {
     /// Fetches to be woken when the visible end rises, by their number.
-    pub watchers: Vec<(u64, Event)>,
+    watchers: Vec<(u64, Event)>,
     staged: VecDeque<Staged>,
     staged_bytes: usize,
     refused: Vec<Refused>,
@@ -91,10 +99,7 @@ impl PartitionLog {
             producers: Producers::default(),
             included: 0,
             is_dropped: false,
-            watchers: Vec::new(),
-            staged: VecDeque::new(),
-            staged_bytes: 0,
-            refused: Vec::new(),
+            waiting: None,
         }
     }
 
@@ -133,7 +138,7 @@ impl PartitionLog {
         if let Some(failure) = self.overtakes_refused(&sequence) {
             return Admission::Refuse(failure);
         }
-        let staged = self.staged.iter().enumerate().rev();
+        let staged = self.waiting.iter().flat_map(|waiting| waiting.staged.iter().enumerate().rev());
         let mut of_producer = staged
             .filter_map(|(at, staged)| Some((at, staged.sequence()?)))
             .filter(|(_, s)| s.id == sequence.id);
@@ -166,10 +171,11 @@ impl PartitionLog {
         let same = |refused: &Refused| {
             (refused.sequence.id, refused.sequence.epoch) == (sequence.id, sequence.epoch)
         };
-        let at = self.refused.iter().position(same)?;
-        let refused = &self.refused[at];
+        let all = &mut self.waiting.as_mut()?.refused;
+        let at = all.iter().position(same)?;
+        let refused = &all[at];
         if sequence.first == refused.sequence.first {
-            self.refused.remove(at);
+            all.remove(at);
             return None;
         }
         is_behind(sequence.first, refused.sequence.first).then(|| refused.failure.clone())
@@ -182,63 +188,101 @@ impl PartitionLog {
         let of_epoch = |refused: &Refused| {
             (refused.sequence.id, refused.sequence.epoch) == (sequence.id, sequence.epoch)
         };
-        if let Some(first) = self.refused.iter().find(|refused| of_epoch(refused))
+        let all = &mut self.waiting().refused;
+        if let Some(first) = all.iter().find(|refused| of_epoch(refused))
             && is_behind(sequence.first, first.sequence.first)
         {
             // The earliest refused batch has to come first.
             return;
         }
-        self.refused.retain(|refused| refused.sequence.id != sequence.id);
-        if self.refused.len() == REFUSED_MAX {
-            self.refused.remove(0);
+        all.retain(|refused| refused.sequence.id != sequence.id);
+        if all.len() == REFUSED_MAX {
+            all.remove(0);
         }
-        self.refused.push(Refused { sequence, failure: failure.clone() });
+        all.push(Refused { sequence, failure: failure.clone() });
+    }
+
+    fn waiting(&mut self) -> &mut Waiting {
+        self.waiting.get_or_insert_default()
+    }
+
+    fn relax(&mut self) {
+        let is_idle = |waiting: &Waiting| {
+            waiting.staged.is_empty() && waiting.watchers.is_empty() && waiting.refused.is_empty()
+        };
+        if self.waiting.as_deref().is_some_and(is_idle) {
+            self.waiting = None;
+        }
+    }
+
+    /// Wakes `watcher` when the visible end rises, until [`unwatch`](Self::unwatch).
+    pub fn watch(&mut self, watcher: (u64, Event)) {
+        self.waiting().watchers.push(watcher);
+    }
+
+    pub fn unwatch(&mut self, number: u64) {
+        if let Some(waiting) = &mut self.waiting {
+            waiting.watchers.retain(|(watcher, _)| *watcher != number);
+            self.relax();
+        }
+    }
+
+    /// Whoever is to be woken now.
+    pub fn take_watchers(&mut self) -> Vec<(u64, Event)> {
+        let watchers = self.waiting.as_mut().map(|waiting| std::mem::take(&mut waiting.watchers));
+        self.relax();
+        watchers.unwrap_or_default()
     }
 
     /// Returns whether the partition became ready by this.
     pub fn stage(&mut self, staged: Staged) -> bool {
-        self.staged_bytes += staged.batch.len();
-        self.staged.push_back(staged);
-        self.staged.len() == 1
+        let waiting = self.waiting();
+        waiting.staged_bytes += staged.batch.len();
+        waiting.staged.push_back(staged);
+        waiting.staged.len() == 1
     }
 
     /// Waits with the batch that [`Admission::Pending`] named.
     pub fn join_pending(&mut self, at: usize, done: Done) {
-        self.staged[at].done.push(done);
+        self.waiting().staged[at].done.push(done);
     }
 
     pub fn staged_bytes(&self) -> usize {
-        self.staged_bytes
+        self.waiting.as_ref().map_or(0, |waiting| waiting.staged_bytes)
     }
 
     /// Size of the batch that is next; 0 if none is staged.
     pub fn staged_next_bytes(&self) -> usize {
-        self.staged.front().map_or(0, |staged| staged.batch.len())
+        let next = self.waiting.as_ref().and_then(|waiting| waiting.staged.front());
+        next.map_or(0, |staged| staged.batch.len())
     }
 
     /// Takes whole batches up to `bytes_max`, at least one if any is staged.
     pub fn take_staged(&mut self, bytes_max: usize) -> Vec<Staged> {
         let mut taken = Vec::new();
+        let Some(waiting) = &mut self.waiting else { return taken };
         let (mut bytes, mut records) = (0, 0u64);
-        while let Some(next) = self.staged.front() {
+        while let Some(next) = waiting.staged.front() {
             records += u64::from(next.info.record_count);
             let too_many = bytes + next.batch.len() > bytes_max || records > RUN_RECORDS_MAX;
             if !taken.is_empty() && too_many {
                 break;
             }
             bytes += next.batch.len();
-            taken.extend(self.staged.pop_front());
+            taken.extend(waiting.staged.pop_front());
         }
-        self.staged_bytes -= bytes;
+        waiting.staged_bytes -= bytes;
+        self.relax();
         taken
     }
 
     /// Puts back what was taken last; returns whether other batches were still staged.
     pub fn unstage(&mut self, batches: Vec<Staged>) -> bool {
-        let had_others = !self.staged.is_empty();
+        let waiting = self.waiting();
+        let had_others = !waiting.staged.is_empty();
         for staged in batches.into_iter().rev() {
-            self.staged_bytes += staged.batch.len();
-            self.staged.push_front(staged);
+            waiting.staged_bytes += staged.batch.len();
+            waiting.staged.push_front(staged);
         }
         had_others
     }
@@ -260,7 +304,7 @@ impl PartitionLog {
 
     pub fn open_epoch(&mut self, epoch: i32) {
         if self.epochs.last().is_none_or(|(last, _)| *last < epoch) {
-            self.epochs.push((epoch, self.next_offset));
+            sparing::push(&mut self.epochs, (epoch, self.next_offset));
         }
     }
 
@@ -293,7 +337,7 @@ impl PartitionLog {
 
     fn replay_data(&mut self, entry: &Entry, payload: Option<&[u8]>, uptime_ms: u64) {
         if self.epochs.last().is_none_or(|(epoch, _)| *epoch < entry.exposed_epoch) {
-            self.epochs.push((entry.exposed_epoch, entry.first_offset));
+            sparing::push(&mut self.epochs, (entry.exposed_epoch, entry.first_offset));
         }
         for batch in record::batches(payload.unwrap_or_default()) {
             let Ok(batch) = batch else { break };
@@ -318,7 +362,8 @@ impl PartitionLog {
 
     pub fn check(&self) {
         assert!(self.log_start <= self.next_offset && self.visible_end <= self.next_offset);
-        assert_eq!(self.staged_bytes, self.staged.iter().map(|staged| staged.batch.len()).sum::<usize>());
+        let staged = self.waiting.iter().flat_map(|waiting| &waiting.staged);
+        assert_eq!(self.staged_bytes(), staged.map(|staged| staged.batch.len()).sum::<usize>());
     }
 }
 

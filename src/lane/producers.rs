@@ -3,7 +3,7 @@
 //!
 //! Floor 3. Owner: the partition. Sequences wrap from 2^31 - 1 to 0.
 
-use crate::base::Map;
+use crate::base::sparing;
 use crate::format::checkpoint::{ProducerRow, SequenceRow};
 use crate::model::{ErrorCode, Failure, Offset, ProducerId};
 use crate::record::ProducerStamp;
@@ -55,100 +55,118 @@ pub enum Verdict {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Producer {
-    epoch: i16,
+    id: ProducerId,
     active_uptime_ms: u64,
-    batches: Vec<SequenceRow>,
+    epoch: i16,
+    last: SequenceRow,
+    /// Of the same epoch; empty, and without memory, for the many that sent one batch.
+    before: Vec<SequenceRow>,
 }
 
-#[derive(Clone, Debug, Default)]
-pub struct Producers {
-    by_id: Map<ProducerId, Producer>,
+impl Producer {
+    fn batches(&self) -> impl Iterator<Item = &SequenceRow> {
+        self.before.iter().chain(std::iter::once(&self.last))
+    }
 }
+
+/// In order of their ids: most partitions have one or a few, and memory for no more.
+#[derive(Clone, Debug, Default)]
+pub struct Producers(Vec<Producer>);
 
 impl Producers {
     /// Judges `sequence` against what was appended. A producer that is not known may begin anywhere:
     /// its state was forgotten (KIP-360 drops the check too).
     pub fn judge(&self, sequence: &Sequence) -> Verdict {
-        let Some(producer) = self.by_id.get(&sequence.id) else { return Verdict::Next };
+        let Ok(at) = self.find(sequence.id) else { return Verdict::Next };
+        let producer = &self.0[at];
         if sequence.epoch == producer.epoch {
             let known = producer
-                .batches
-                .iter()
+                .batches()
                 .find(|batch| batch.first_sequence == sequence.first && batch.last_sequence == sequence.last);
             if let Some(batch) = known {
                 let last_offset = batch.base_offset + sequence.records() - 1;
                 return Verdict::Duplicate { base_offset: batch.base_offset, last_offset };
             }
         }
-        match producer.batches.last() {
-            Some(last) => follows(producer.epoch, last.last_sequence, sequence),
-            None => Verdict::Next,
-        }
+        follows(producer.epoch, producer.last.last_sequence, sequence)
+    }
+
+    fn find(&self, id: ProducerId) -> Result<usize, usize> {
+        self.0.binary_search_by_key(&id, |producer| producer.id)
     }
 
     /// Records a batch at the moment its offsets are assigned or replayed.
     pub fn append(&mut self, sequence: &Sequence, base_offset: Offset, uptime_ms: u64) {
-        let producer = self.by_id.entry(sequence.id).or_insert(Producer {
-            epoch: sequence.epoch,
-            active_uptime_ms: uptime_ms,
-            batches: Vec::new(),
-        });
-        if producer.epoch != sequence.epoch {
-            producer.epoch = sequence.epoch;
-            producer.batches.clear();
-        }
-        if producer.batches.len() == WINDOW {
-            producer.batches.remove(0);
-        }
-        producer.active_uptime_ms = uptime_ms;
         let (first_sequence, last_sequence) = (sequence.first, sequence.last);
-        producer.batches.push(SequenceRow { first_sequence, last_sequence, base_offset });
+        let last = SequenceRow { first_sequence, last_sequence, base_offset };
+        let (id, epoch) = (sequence.id, sequence.epoch);
+        let at = match self.find(id) {
+            Ok(at) => at,
+            Err(at) => {
+                let producer = Producer { id, active_uptime_ms: uptime_ms, epoch, last, before: Vec::new() };
+                sparing::insert(&mut self.0, at, producer);
+                return;
+            }
+        };
+        let producer = &mut self.0[at];
+        producer.active_uptime_ms = uptime_ms;
+        let before = std::mem::replace(&mut producer.last, last);
+        if producer.epoch != epoch {
+            producer.epoch = epoch;
+            producer.before = Vec::new();
+            return;
+        }
+        if producer.before.len() == WINDOW - 1 {
+            producer.before.remove(0);
+        }
+        producer.before.push(before);
     }
 
     pub fn forget(&mut self, id: ProducerId) {
-        self.by_id.remove(&id);
+        if let Ok(at) = self.find(id) {
+            self.0.remove(at);
+        }
     }
 
     pub fn clear(&mut self) {
-        self.by_id.clear();
+        self.0 = Vec::new();
     }
 
     pub fn is_empty(&self) -> bool {
-        self.by_id.is_empty()
+        self.0.is_empty()
     }
 
     /// Producers without a batch since `uptime_ms`, in order of their ids.
     pub fn idle_since(&self, uptime_ms: u64) -> Vec<ProducerId> {
-        let idle = self.by_id.iter().filter(|(_, producer)| producer.active_uptime_ms < uptime_ms);
-        let mut ids: Vec<_> = idle.map(|(id, _)| *id).collect();
-        ids.sort_unstable();
-        ids
+        let idle = self.0.iter().filter(|producer| producer.active_uptime_ms < uptime_ms);
+        idle.map(|producer| producer.id).collect()
     }
 
     pub fn rows(&self) -> Vec<ProducerRow> {
-        let mut rows: Vec<_> = self
-            .by_id
-            .iter()
-            .map(|(&id, producer)| ProducerRow {
-                id,
-                epoch: producer.epoch,
-                active_uptime_ms: producer.active_uptime_ms,
-                batches: producer.batches.clone(),
-            })
-            .collect();
-        rows.sort_unstable_by_key(|row| row.id);
-        rows
+        let row = |producer: &Producer| ProducerRow {
+            id: producer.id,
+            epoch: producer.epoch,
+            active_uptime_ms: producer.active_uptime_ms,
+            batches: producer.batches().copied().collect(),
+        };
+        self.0.iter().map(row).collect()
     }
 
     pub fn from_rows(rows: &[ProducerRow]) -> Producers {
-        let by_id = rows
-            .iter()
-            .map(|row| {
-                let batches = row.batches.iter().copied().take(WINDOW).collect();
-                (row.id, Producer { epoch: row.epoch, active_uptime_ms: row.active_uptime_ms, batches })
+        let producer = |row: &ProducerRow| {
+            let (last, before) = row.batches.split_last()?;
+            Some(Producer {
+                id: row.id,
+                active_uptime_ms: row.active_uptime_ms,
+                epoch: row.epoch,
+                last: *last,
+                before: before[before.len().saturating_sub(WINDOW - 1)..].to_vec(),
             })
-            .collect();
-        Producers { by_id }
+        };
+        let mut producers: Vec<_> = rows.iter().filter_map(producer).collect();
+        producers.sort_unstable_by_key(|producer| producer.id);
+        producers.shrink_to_fit();
+        Producers(producers)
     }
 }
 

@@ -79,7 +79,7 @@ impl Shard {
         let partitions = self.partitions.borrow();
         for wanted in &fetch.partitions {
             if let Some(partition) = partitions.get(&wanted.partition) {
-                partition.log.borrow_mut().watchers.push(watch.clone());
+                partition.log.borrow_mut().watch(watch.clone());
             }
         }
     }
@@ -88,7 +88,7 @@ impl Shard {
         let partitions = self.partitions.borrow();
         for wanted in &fetch.partitions {
             if let Some(partition) = partitions.get(&wanted.partition) {
-                partition.log.borrow_mut().watchers.retain(|(watcher, _)| *watcher != number);
+                partition.log.borrow_mut().unwatch(number);
             }
         }
     }

@@ -61,7 +61,7 @@ impl Shard {
         let Some(partition) = self.partitions.borrow_mut().remove(&id) else { return };
         let (staged, watchers) = {
             let mut log = partition.log.borrow_mut();
-            (log.take_staged(usize::MAX), std::mem::take(&mut log.watchers))
+            (log.take_staged(usize::MAX), log.take_watchers())
         };
         let failure = Failure::new(ErrorCode::UnknownTopicId, "the topic was deleted");
         for batch in staged {

@@ -61,7 +61,9 @@ struct Shard {
     drives: Vec<Rc<Drive>>,
     drive_of_lane: BTreeMap<LaneId, usize>,
     partitions: RefCell<Map<PartitionId, Partition>>,
-    /// Effective configuration by topic; emptied when the metadata changes it.
+    /// Of every topic without a config of its own.
+    default_config: Rc<TopicConfig>,
+    /// Effective configuration of the others, as it was asked for; emptied when the metadata changes it.
     configs: RefCell<Map<TopicId, Rc<TopicConfig>>>,
     /// Admin requests that the control plane has not answered.
     admin: RefCell<Map<u64, Done>>,
@@ -119,7 +121,7 @@ impl Shard {
     async fn stop(&self) {
         self.stopping.set(true);
         for partition in self.partitions.borrow().values() {
-            let watchers = std::mem::take(&mut partition.log.borrow_mut().watchers);
+            let watchers = partition.log.borrow_mut().take_watchers();
             watchers.into_iter().for_each(|(_, watcher)| watcher.notify());
         }
         for drive in &self.drives {
@@ -141,12 +143,15 @@ impl Shard {
         }
         let image = self.image.borrow();
         let stored = image.topic_by_id(topic)?;
+        if stored.configs.is_empty() {
+            return Some(self.default_config.clone());
+        }
         let config = match stored.config(&self.settings.topic_defaults) {
             Ok(config) => Rc::new(config),
             Err(error) => {
                 // Checked when it was set; a newer broker may have known more keys.
                 self.rt.log(Level::Warn, format!("topic {}: {error}; defaults apply", stored.name));
-                Rc::new(self.settings.topic_defaults.clone())
+                self.default_config.clone()
             }
         };
         self.configs.borrow_mut().insert(topic, config.clone());

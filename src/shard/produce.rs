@@ -164,11 +164,11 @@ impl Shard {
                         drop(log);
                         return done(Err(super::drive::storage_failure(&failure)));
                     }
-                    log.watchers.push(watch.clone());
+                    log.watch(watch.clone());
                 }
                 // The journal also tells when it goes offline.
                 crate::rt::local::select2(watch.1.wait(), partition.drive.journal.changed.wait()).await;
-                partition.log.borrow_mut().watchers.retain(|(number, _)| *number != watch.0);
+                partition.log.borrow_mut().unwatch(watch.0);
             }
             done(Ok(produced(base, -1, log_start)));
         });

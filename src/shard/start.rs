@@ -169,6 +169,7 @@ fn assemble(
         count: plan.count,
         broker_epoch: plan.broker_epoch,
         staged_bytes_max: (plan.memory_bytes as usize / 8).clamp(1 << 20, 256 << 20),
+        default_config: Rc::new(plan.settings.topic_defaults.clone()),
         settings: plan.settings,
         peers: plan.peers,
         control,

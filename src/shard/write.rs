@@ -186,7 +186,7 @@ impl Shard {
             let mut log = placed.partition.borrow_mut();
             assert!(log.visible_end <= placed.end_offset, "the high watermark only grows");
             log.visible_end = placed.end_offset;
-            (log.log_start, std::mem::take(&mut log.watchers))
+            (log.log_start, log.take_watchers())
         };
         for (_, watcher) in watchers {
             watcher.notify();
