@@ -47,7 +47,10 @@ impl ConsumerMachine {
         let ahead_max = share.max(PARTITION_BYTES_MIN);
         let mut parts = Vec::new();
         for _ in 0..shard.idle.len() {
-            let Some(key) = shard.idle.pop_front().filter(|_| parts.len() < HANDLES_MAX) else { break };
+            if parts.len() == HANDLES_MAX {
+                break;
+            }
+            let Some(key) = shard.idle.pop_front() else { break };
             let Some(partition) = self.partitions.get_mut(&key).filter(|partition| partition.idle) else {
                 continue;
             };

@@ -295,3 +295,12 @@ fn an_accepted_loss_at_the_end_is_passed_behind_what_was_read_before_it() {
     assert_eq!(rest(&handle, &mut world), []);
     assert_eq!(handle.position("t", 0), Some(50));
 }
+
+#[test]
+fn partitions_that_do_not_fit_into_one_fetch_are_read_too() {
+    let (handle, mut world) = fixture(ConsumerOptions::default(), broker(2500, 2, 1, Compression::None), 1);
+    for partition in 0..2500 {
+        handle.assign("t", partition, Position::Earliest);
+    }
+    assert_eq!(rest(&handle, &mut world).len(), 5000);
+}
