@@ -86,6 +86,13 @@ pub enum ConsumeError {
         next_offset: Option<Offset>,
         text: String,
     },
+    /// The records are whole, and compressed in a way that this client does not read.
+    #[error(
+        "{topic}-{partition}: records from offset {offset} are compressed with {codec}, which this client does \
+         not read{}",
+        next(Some(*.next_offset))
+    )]
+    Compressed { topic: String, partition: u32, offset: Offset, next_offset: Offset, codec: &'static str },
     /// The wanted offset is not (or no longer) in the log, and the reset policy is an error.
     #[error("{topic}-{partition}: offset {offset} is out of range")]
     OffsetOutOfRange { topic: String, partition: u32, offset: Offset },

@@ -172,6 +172,11 @@ pub(super) fn recover(handle: &ConsumerHandle, error: ConsumeError, history: &Sh
             history.borrow_mut().damaged.push(((topic.clone(), partition), offset, next));
             handle.seek(&topic, partition, Position::Offset(next))
         }
+        ConsumeError::Compressed { topic, partition, offset, .. } => {
+            let text = format!("{topic}-{partition} offset {offset}: a codec that nobody used was served");
+            history.borrow_mut().violation(text);
+            Ok(())
+        }
         ConsumeError::OffsetOutOfRange { topic, partition, .. } => {
             handle.seek(&topic, partition, Position::Earliest)
         }

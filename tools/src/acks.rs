@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::future::poll_fn;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -24,11 +24,13 @@ pub struct AckBook {
     failures: u64,
     /// `None`: acknowledgements are not printed, or nobody reads them any more.
     output: Option<Output>,
+    unprinted: Option<std::io::Error>,
 }
 
 impl AckBook {
     pub fn new(print: bool) -> AckBook {
-        AckBook { waiting: BTreeMap::new(), count: 0, failures: 0, output: print.then(Output::new) }
+        let output = print.then(Output::new);
+        AckBook { waiting: BTreeMap::new(), count: 0, failures: 0, output, unprinted: None }
     }
 
     pub fn sent(&mut self, line: u64, delivery: Delivery) {
@@ -43,6 +45,11 @@ impl AckBook {
 
     pub fn failures(&self) -> u64 {
         self.failures
+    }
+
+    /// Why acknowledgements could not be printed, besides that nobody read them.
+    pub fn unprinted(&self) -> Option<&std::io::Error> {
+        self.unprinted.as_ref()
     }
 
     pub fn failed(&mut self, line: u64, reason: &str) {
@@ -102,11 +109,12 @@ impl AckBook {
         for (line, error) in failed {
             self.failed(line, &error.to_string());
         }
-        // A reader that went away stops the printing, not the delivery.
+        // A reader that went away, or a full disk, stops the printing, not the delivery.
         if let Some(output) = &mut self.output
-            && output.flush().is_err()
+            && let Err(error) = output.flush()
         {
             self.output = None;
+            self.unprinted = (error.kind() != ErrorKind::BrokenPipe).then_some(error);
         }
     }
 }

@@ -12,7 +12,7 @@ use ringlog::wire::At;
 
 use crate::cli;
 use crate::connect::failed;
-use crate::output::{Outcome, Output, Stop};
+use crate::output::{self, Outcome, Output, Stop};
 use crate::place::StartOffset;
 use crate::progress::Progress;
 use crate::template::Fields;
@@ -26,6 +26,8 @@ struct Reader {
     options: cli::Consume,
     /// Partitions still read, and where to stop.
     ends: BTreeMap<u32, i64>,
+    /// With `--follow` the wanted offset may lie ahead: nothing below it is printed.
+    least: i64,
     output: Output,
     records: u64,
     bytes: u64,
@@ -35,10 +37,12 @@ struct Reader {
 
 pub async fn run(client: Client, options: cli::Consume) -> Outcome {
     let consumer = Consumer::new(&client, ConsumerOptions::default());
+    let least = if let StartOffset::At(offset) = options.offset { offset } else { 0 };
     let mut reader = Reader {
         client,
         consumer,
         options,
+        least,
         ends: BTreeMap::new(),
         output: Output::new(),
         records: 0,
@@ -51,7 +55,7 @@ pub async fn run(client: Client, options: cli::Consume) -> Outcome {
     // What was read before a failure belongs to the reader of stdout.
     reader.output.flush()?;
     outcome?;
-    if reader.lost { Err(Stop::failed("some records are damaged and were left out")) } else { Ok(()) }
+    if reader.lost { Err(Stop::failed("some records cannot be read and were left out")) } else { Ok(()) }
 }
 
 impl Reader {
@@ -104,7 +108,7 @@ impl Reader {
                 }
                 Err(error) => self.pass_over(error)?,
             }
-            self.progress.tell(self.records, self.bytes, 0);
+            self.progress.tell(self.records, self.bytes, 0, || None);
         }
         Ok(())
     }
@@ -132,6 +136,9 @@ impl Reader {
             })?;
             if record.offset >= end {
                 break;
+            }
+            if record.offset < self.least {
+                continue;
             }
             let headers: Vec<_> = record.headers.collect();
             let headers: Vec<_> = headers.iter().map(|(name, value)| (name.as_bytes(), *value)).collect();
@@ -164,10 +171,14 @@ impl Reader {
         self.consumer.unassign(&self.options.topic, partition);
     }
 
-    /// After an error: goes on behind the damage, or gives up.
+    /// After an error: goes on behind what cannot be read, or gives up.
     fn pass_over(&mut self, error: ConsumeError) -> Outcome {
-        let ConsumeError::Corrupt { topic, partition, next_offset: Some(next), .. } = &error else {
-            return Err(Stop::failed(error));
+        let (topic, partition, next) = match &error {
+            ConsumeError::Corrupt { topic, partition, next_offset: Some(next), .. }
+            | ConsumeError::Compressed { topic, partition, next_offset: next, .. } => {
+                (topic, partition, next)
+            }
+            _ => return Err(Stop::failed(error)),
         };
         eprintln!("ringctl: {error}");
         self.lost = true;
@@ -178,10 +189,11 @@ impl Reader {
         self.consumer.seek(topic, *partition, Position::Offset(*next)).map_err(Stop::failed)
     }
 
-    /// Records may have been deleted while we read: a partition whose wanted rest is gone has ended.
+    /// Nothing came for a while. Records may have been deleted while we read: a partition whose wanted
+    /// rest is gone has ended. And who follows an idle topic notices here that nobody reads stdout.
     async fn drop_ended(&mut self) -> Outcome {
         if self.options.follow {
-            return Ok(());
+            return if output::is_stdout_closed() { Err(Stop::PipeClosed) } else { Ok(()) };
         }
         // While the broker is away there is no answer, and the consumer waits for it as well.
         let Ok(offsets) = self.client.admin().offsets(&self.options.topic).await else { return Ok(()) };

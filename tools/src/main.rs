@@ -57,10 +57,11 @@ async fn run_online(broker: &str, command: Command) -> Outcome {
         Command::Topic(command) => topic::run(&connect::connect(broker).await?, command).await,
         Command::Offsets(options) => topic::offsets(&connect::connect(broker).await?, &options).await,
         Command::Consume(options) => consume::run(connect::connect(broker).await?, options).await,
-        Command::Produce(options) => {
-            let client = connect::wait_for_broker(broker, options.delivery_timeout).await?;
-            produce::run(&client, options).await
-        }
+        Command::Produce(options) => match connect::wait_for_broker(broker, options.delivery_timeout).await {
+            Ok(client) => produce::run(&client, options).await,
+            Err(Stop::Failed(reason)) => produce::without_broker(reason).await,
+            Err(stop) => Err(stop),
+        },
         Command::Verify { .. } | Command::Dump { .. } | Command::Repair { .. } => {
             unreachable!("these need no broker")
         }

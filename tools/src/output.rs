@@ -78,6 +78,14 @@ impl Write for Output {
     }
 }
 
+/// Whether nobody reads stdout any more, as far as can be told without writing.
+pub fn is_stdout_closed() -> bool {
+    let mut stdout = libc::pollfd { fd: libc::STDOUT_FILENO, events: 0, revents: 0 };
+    // SAFETY: one pollfd, which outlives the call; with a timeout of 0 it returns at once.
+    let ready = unsafe { libc::poll(&raw mut stdout, 1, 0) };
+    ready > 0 && stdout.revents & (libc::POLLERR | libc::POLLHUP) != 0
+}
+
 /// `1 record`, `2 records`.
 pub fn count(number: u64, thing: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };

@@ -59,6 +59,20 @@ pub async fn run(client: &Client, options: cli::Produce) -> Outcome {
     sender.finish().await
 }
 
+/// No broker was found in time: what stdin holds is counted as not delivered.
+pub async fn without_broker(reason: String) -> Outcome {
+    eprintln!("ringctl: {reason}");
+    let mut pieces = read_stdin();
+    let mut lines = 0;
+    while let Some(piece) = pieces.recv().await {
+        lines += match piece.map_err(|error| Stop::failed(format!("stdin: {error}")))? {
+            Piece::Lines(block) => Lines::new(block).count() as u64,
+            Piece::TooLong { .. } => 1,
+        };
+    }
+    Err(Stop::Failed(format!("{} not delivered, 0 delivered", count(lines, "record"))))
+}
+
 /// A topic or partition that is not there is said once, before anything is read.
 async fn check_target(client: &Client, options: &cli::Produce) -> Outcome {
     let name = &options.topic;
@@ -127,7 +141,8 @@ impl Sender {
     }
 
     fn tell(&mut self) {
-        self.progress.tell(self.line, self.bytes, self.book.waiting());
+        let trouble = || self.producer.trouble();
+        self.progress.tell(self.line, self.bytes, self.book.waiting(), trouble);
     }
 
     /// The next lines; acknowledgements are taken while they are waited for.
@@ -174,7 +189,9 @@ impl Sender {
         let delivery = match self.producer.try_send(&self.topic, &record) {
             Some(delivery) => delivery,
             None => {
-                let mut sending = pin!(self.producer.send(&self.topic, record));
+                let producer = self.producer.clone();
+                let topic = self.topic.clone();
+                let mut sending = pin!(producer.send(&topic, record));
                 loop {
                     tokio::select! {
                         biased;
@@ -182,7 +199,7 @@ impl Sender {
                         () = self.book.changed() => {}
                         () = tokio::time::sleep(SILENCE) => {}
                     }
-                    self.progress.tell(self.line, self.bytes, self.book.waiting());
+                    self.tell();
                 }
             }
         };
@@ -200,7 +217,8 @@ impl Sender {
     /// Waits for every acknowledgement and says how it went.
     async fn finish(mut self) -> Outcome {
         {
-            let mut flushing = pin!(self.producer.flush());
+            let producer = self.producer.clone();
+            let mut flushing = pin!(producer.flush());
             loop {
                 tokio::select! {
                     biased;
@@ -208,7 +226,7 @@ impl Sender {
                     () = &mut flushing => break,
                     () = tokio::time::sleep(SILENCE) => {}
                 }
-                self.progress.tell(self.line, self.bytes, self.book.waiting());
+                self.tell();
             }
         }
         self.book.settle().await;
@@ -216,6 +234,12 @@ impl Sender {
         let failed = self.book.failures();
         let delivered = self.line - failed;
         match failed {
+            0 if let Some(error) = self.book.unprinted() => {
+                let delivered = count(delivered, "record");
+                Err(Stop::Failed(format!(
+                    "{delivered} delivered, but not all acknowledgements printed: {error}"
+                )))
+            }
             0 => {
                 eprintln!("ringctl: {} delivered", count(delivered, "record"));
                 Ok(())

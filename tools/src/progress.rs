@@ -24,8 +24,15 @@ impl Progress {
         Progress { verb, start, next: start + PAUSE_MIN, pause: PAUSE_MIN }
     }
 
-    /// Says where the work stands, if it is time to. `waiting`: records not acknowledged yet.
-    pub fn tell(&mut self, records: u64, bytes: u64, waiting: usize) {
+    /// Says where the work stands, if it is time to. `waiting`: records not acknowledged yet, and why if
+    /// that is known.
+    pub fn tell(
+        &mut self,
+        records: u64,
+        bytes: u64,
+        waiting: usize,
+        trouble: impl FnOnce() -> Option<String>,
+    ) {
         let now = Instant::now();
         if now < self.next {
             return;
@@ -37,6 +44,7 @@ impl Progress {
         let mut line = format!("ringctl: {seconds} s: {records} records {}, {megabytes} MB", self.verb);
         if waiting > 0 {
             line += &format!(", {waiting} sent and not acknowledged yet");
+            line.extend(trouble().map(|trouble| format!(" ({trouble})")));
         }
         eprintln!("{line}");
     }

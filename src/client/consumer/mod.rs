@@ -24,6 +24,7 @@ use bytes::Bytes;
 
 use super::error::ConsumeError;
 use super::sync::{Bell, Waiters, lock};
+use crate::base::DecodeError;
 use crate::model::Offset;
 use crate::record::BatchView;
 pub use batch::{ConsumedBatch, ConsumerRecord};
@@ -289,7 +290,7 @@ impl ConsumerHandle {
     }
 }
 
-fn malformed(batch: &ConsumedBatch, error: &crate::base::DecodeError) -> ConsumeError {
+fn malformed(batch: &ConsumedBatch, error: &DecodeError) -> ConsumeError {
     ConsumeError::Corrupt {
         topic: batch.topic.to_string(),
         partition: batch.partition,
@@ -319,11 +320,8 @@ impl Front {
         match ConsumedBatch::open(key.0.clone(), key.1, generation, from, bytes.clone()) {
             Ok(batch) => Ok(self.advance(&key, generation, batch.next_offset).then_some(batch)),
             Err(error) => {
-                let next_offset = BatchView::new(&bytes).ok().map(|view| view.next_offset());
-                let text = format!("{error}, in a batch of {} bytes", bytes.len());
                 self.stop(&key, generation);
-                let (topic, partition) = (key.0.to_string(), key.1);
-                Err(ConsumeError::Corrupt { topic, partition, offset: from, next_offset, text })
+                Err(unreadable(&key, from, &bytes, &error))
             }
         }
     }
@@ -341,6 +339,24 @@ impl Front {
         if let Some(assigned) = state.of_generation(key, generation) {
             assigned.damaged = true;
             state.drop_queue(key);
+        }
+    }
+}
+
+/// Why a batch that was fetched cannot be opened.
+fn unreadable(key: &Key, from: Offset, bytes: &[u8], error: &DecodeError) -> ConsumeError {
+    let (topic, partition) = (key.0.to_string(), key.1);
+    let view = BatchView::new(bytes).ok();
+    let offset = view.as_ref().map_or(from, |view| view.base_offset().max(from));
+    let next_offset = view.as_ref().map(|view| view.next_offset());
+    let codec = view.filter(|view| view.crc_holds()).and_then(|view| view.compression());
+    match (codec.filter(|codec| !codec.is_implemented()), next_offset) {
+        (Some(codec), Some(next_offset)) => {
+            ConsumeError::Compressed { topic, partition, offset, next_offset, codec: codec.name() }
+        }
+        _ => {
+            let text = format!("{error}, in a batch of {} bytes", bytes.len());
+            ConsumeError::Corrupt { topic, partition, offset, next_offset, text }
         }
     }
 }

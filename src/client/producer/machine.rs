@@ -84,6 +84,8 @@ impl ProducerOptions {
             ticket_next: Default::default(),
             ready: Default::default(),
             lookups: Default::default(),
+            missing: Default::default(),
+            trouble: Default::default(),
             flushing: Default::default(),
             closed: Default::default(),
             handles: 1.into(),
@@ -240,7 +242,7 @@ impl ProducerMachine {
             News::Down { target, lost } => self.down(target, &lost),
             News::Routed { topics } => {
                 for topic in topics {
-                    self.routed(&topic);
+                    self.routed(now, &topic);
                 }
             }
         }
@@ -263,6 +265,7 @@ impl ProducerMachine {
         if lost.iter().any(|tag| matches!(tag, Tag::ProducerId)) {
             self.id = Id::None;
         }
+        *lock(&self.front.trouble) = Some(self.session.trouble().to_owned());
         let lost: BTreeSet<usize> = lost.iter().filter_map(|tag| tag.produced()).collect();
         for (index, partition) in self.partitions.iter_mut().enumerate() {
             let lost = lost.contains(&index);
@@ -294,8 +297,12 @@ impl ProducerMachine {
             (Tag::Produce(index, id), Ok(Reply::Produce(produced))) => {
                 self.partitions[index].acknowledged(id, &produced);
                 self.dirty.insert(index);
+                *lock(&self.front.trouble) = None;
             }
-            (Tag::Produce(index, id), Err(failure)) => self.refused(now, index, id, failure),
+            (Tag::Produce(index, id), Err(failure)) => {
+                *lock(&self.front.trouble) = Some(failure.to_string());
+                self.refused(now, index, id, failure);
+            }
             (Tag::ProducerId, Ok(Reply::InitProducerId { id, epoch })) => {
                 self.id = Id::Known(Identity { id, epoch });
                 self.wake_all_queued();
@@ -353,7 +360,7 @@ impl ProducerMachine {
     }
 
     /// The route of a topic was looked up anew: senders and partitions learn about it.
-    fn routed(&mut self, name: &str) {
+    fn routed(&mut self, now: Millis, name: &str) {
         let (due, rest): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.lookups).into_iter().partition(|lookup| lookup.topic == name);
         self.lookups = rest;
@@ -374,6 +381,7 @@ impl ProducerMachine {
                     }
                     self.dirty.insert(index);
                 }
+                self.front.note_missing(now, name, None);
                 answer(due, Ok(()));
             }
             Err(failure) => {
@@ -385,6 +393,7 @@ impl ProducerMachine {
                     self.partitions[index].fail_queued(error.clone());
                     self.dirty.insert(index);
                 }
+                self.front.note_missing(now, name, Some(error.clone()));
                 answer(due, Err(error));
             }
         }

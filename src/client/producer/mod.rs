@@ -122,6 +122,10 @@ struct Front {
     ready: Mutex<Vec<usize>>,
     /// Topics that senders wait to learn about.
     lookups: Mutex<Vec<Lookup>>,
+    /// Topics that were just looked up and are not there, and until when that is believed.
+    missing: Mutex<BTreeMap<String, (Millis, ProduceError)>>,
+    /// What keeps records from being delivered, as far as the last event told.
+    trouble: Mutex<Option<String>>,
     /// Flushes under way: nothing lingers.
     flushing: AtomicUsize,
     closed: AtomicBool,
@@ -145,6 +149,9 @@ struct Lookup {
     asked: Millis,
     answer: Promise<Result<(), ProduceError>>,
 }
+
+/// How long a topic that is not there is not asked for again.
+const MISSING_MS: Millis = 200;
 
 /// Why a record cannot be appended right now.
 enum Refusal {
@@ -197,6 +204,11 @@ impl ProducerHandle {
             Err(Refusal::Error(error)) => Some(Delivery::failed(error)),
             Err(Refusal::UnknownTopic | Refusal::NoMemory(_)) => None,
         }
+    }
+
+    /// Why records wait: the last refusal or failed connection since the last acknowledgement.
+    pub fn trouble(&self) -> Option<String> {
+        lock(&self.0.trouble).clone()
     }
 
     /// Ends when the fate of every record sent before is known.
@@ -318,6 +330,9 @@ impl Front {
     }
 
     async fn look_up(&self, now: Millis, topic: &str) -> Result<(), ProduceError> {
+        if let Some((_, error)) = lock(&self.missing).get(topic).filter(|(until, _)| now < *until) {
+            return Err(error.clone());
+        }
         let answer = Promise::default();
         {
             let mut lookups = lock(&self.lookups);
@@ -343,6 +358,13 @@ impl Front {
             poll
         })
         .await;
+    }
+
+    /// A topic was looked up; `Some`: it is not there.
+    fn note_missing(&self, now: Millis, topic: &str, error: Option<ProduceError>) {
+        let mut missing = lock(&self.missing);
+        missing.retain(|name, (until, _)| name != topic && now < *until);
+        missing.extend(error.map(|error| (topic.to_owned(), (now + MISSING_MS, error))));
     }
 
     /// The fate of a batch is known.

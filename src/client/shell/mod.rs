@@ -124,6 +124,11 @@ impl Producer {
         self.handle.try_send(self.clock.times(), topic, record)
     }
 
+    /// Why records wait: the last refusal or failed connection since the last acknowledgement.
+    pub fn trouble(&self) -> Option<String> {
+        self.handle.trouble()
+    }
+
     /// Ends when the fate of every record sent before is known; meanwhile nothing lingers.
     pub async fn flush(&self) {
         self.handle.flush().await;
