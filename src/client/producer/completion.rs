@@ -82,6 +82,11 @@ impl Delivery {
         self.partition
     }
 
+    /// Whether both records travel in one batch, and so share their fate.
+    pub fn is_with(&self, other: &Delivery) -> bool {
+        Arc::ptr_eq(&self.completion, &other.completion)
+    }
+
     /// The outcome, if it is known already.
     pub fn outcome(&self) -> Option<Result<RecordMetadata, ProduceError>> {
         self.completion.outcome.get().map(|outcome| self.metadata(outcome))
