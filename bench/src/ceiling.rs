@@ -1,30 +1,100 @@
 //! What the disk and the loopback can do by themselves, through the same runtime as the broker.
 //!
-//! Owner: ringbench. One executor (disk) or two (loopback); a few seconds each.
+//! Owner: ringbench. One executor (disk) or two (loopback); a few seconds each. Files lie in a folder of
+//! their own, which goes when the measurement does.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use ringlog::rt::{Rt, World, local::Event, mesh};
+use ringlog::rt::{File, Rt, World, local::Event, mesh};
+
+use crate::stats::{self, Latency};
+
+/// How long each ceiling is measured beside other figures.
+pub const DURATION: Duration = Duration::from_secs(2);
 
 const FILE_BYTES: u64 = 256 << 20;
-const WRITE_BYTES: usize = 1 << 20;
+/// Larger than what the disk's own cache may answer quickly.
+const READ_FILE_BYTES: u64 = 2 << 30;
+const LARGE_BYTES: usize = 1 << 20;
+const SMALL_BYTES: usize = 4 << 10;
 const WRITES: usize = 4;
+const READS: usize = 8;
 const SEND_BYTES: usize = 256 << 10;
 
+/// What appends meet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blocks {
+    /// Written before: what the broker prepares while its blocks are small.
+    Zeroed,
+    /// Allocated and never written: each write also changes the filesystem's own records.
+    Unwritten,
+}
+
+/// A folder that goes with the value.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(dir: &Path) -> Scratch {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        Scratch(dir.join(format!("ringbench-{}-disk-{number}", std::process::id())))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_dir_all(&self.0) {
+            eprintln!("ringbench: {} was left behind: {error}", self.0.display());
+        }
+    }
+}
+
+fn told(what: &str, error: &io::Error) -> String {
+    format!("{what}: {error}")
+}
+
 /// Bytes per second of durable 1 MiB writes, four in flight, into files allocated whole.
-pub fn disk(dir: &Path, duration: Duration) -> io::Result<f64> {
-    let dir = dir.to_path_buf();
-    measure(move |rt| async move { disk_rate(&rt, dir, duration).await })
+pub fn disk_write(dir: &Path, duration: Duration) -> Result<f64, String> {
+    let scratch = Scratch::new(dir);
+    let path = scratch.0.clone();
+    measure(move |rt| async move { write_rate(&rt, path, duration).await })
+        .map_err(|error| told("disk", &error))
+}
+
+/// Microseconds of one durable 4 KiB append after the other.
+pub fn disk_append(dir: &Path, duration: Duration, blocks: Blocks) -> Result<Latency, String> {
+    let scratch = Scratch::new(dir);
+    let path = scratch.0.clone();
+    measure(move |rt| async move { append_latency(&rt, path, duration, blocks).await })
+        .map_err(|error| told("disk", &error))
+}
+
+/// Bytes per second of direct 1 MiB reads, eight in flight.
+pub fn disk_read(dir: &Path, duration: Duration) -> Result<f64, String> {
+    Ok(disk_reads(dir, duration)?.0)
+}
+
+/// Bytes per second of direct reads, eight in flight: 1 MiB in sequence, and 64 KiB here and there.
+pub fn disk_reads(dir: &Path, duration: Duration) -> Result<(f64, f64), String> {
+    let scratch = Scratch::new(dir);
+    let path = scratch.0.clone();
+    measure(move |rt| async move { read_rates(&rt, path, duration).await })
+        .map_err(|error| told("disk", &error))
 }
 
 /// Bytes per second through one loopback connection between two executors.
-pub fn loopback(duration: Duration) -> io::Result<f64> {
+pub fn loopback(duration: Duration) -> Result<f64, String> {
+    loopback_rate(duration).map_err(|error| told("loopback", &error))
+}
+
+fn loopback_rate(duration: Duration) -> io::Result<f64> {
     let world = World::real();
     let cpus = world.cpus();
     let (address_to, mut address) = mesh::channel::<io::Result<SocketAddr>>();
@@ -60,10 +130,11 @@ pub fn loopback(duration: Duration) -> io::Result<f64> {
 }
 
 /// Runs `work` on an executor of its own and waits for what it answers.
-fn measure<F, Fut>(work: F) -> io::Result<f64>
+fn measure<T, F, Fut>(work: F) -> io::Result<T>
 where
+    T: Send + 'static,
     F: FnOnce(Rt) -> Fut + Send + 'static,
-    Fut: Future<Output = io::Result<f64>> + 'static,
+    Fut: Future<Output = io::Result<T>> + 'static,
 {
     let world = World::real();
     let cpu = world.cpus().first().copied();
@@ -76,52 +147,142 @@ where
     receive.recv().unwrap_or_else(|_| Err(io::Error::other("the measurement ended early")))
 }
 
-async fn disk_rate(rt: &Rt, dir: PathBuf, duration: Duration) -> io::Result<f64> {
+/// Takes the positions of operations out of `take` until it gives none, `count` at a time.
+async fn in_flight<Fut>(
+    rt: &Rt,
+    count: usize,
+    take: impl FnMut() -> Option<u64> + 'static,
+    operate: impl Fn(u64) -> Fut + 'static,
+) -> io::Result<()>
+where
+    Fut: Future<Output = io::Result<()>> + 'static,
+{
+    let (take, operate) = (Rc::new(RefCell::new(take)), Rc::new(operate));
+    let (left, failed, done) = (Rc::new(Cell::new(count)), Rc::new(Cell::new(None)), Event::new());
+    for _ in 0..count {
+        let (take, operate) = (take.clone(), operate.clone());
+        let (left, failed, done) = (left.clone(), failed.clone(), done.clone());
+        rt.spawn(async move {
+            loop {
+                let Some(position) = (take.borrow_mut())() else { break };
+                if let Err(error) = operate(position).await {
+                    failed.set(Some(error));
+                    break;
+                }
+            }
+            left.set(left.get() - 1);
+            done.notify();
+        });
+    }
+    while left.get() > 0 {
+        done.wait().await;
+    }
+    failed.take().map_or(Ok(()), Err)
+}
+
+/// Positions one after the other up to the end of a file.
+fn in_sequence(bytes: u64, step: u64) -> impl FnMut() -> Option<u64> {
+    let mut next = 0;
+    move || {
+        let at = next;
+        next += step;
+        (at < bytes).then_some(at)
+    }
+}
+
+async fn write_whole(rt: &Rt, file: &File, bytes: u64) -> io::Result<()> {
+    let (own, file) = (rt.clone(), file.clone());
+    let write = move |at| {
+        let (file, mut buffer) = (file.clone(), own.buffer(LARGE_BYTES));
+        buffer.fill(0x5a);
+        async move { file.write_durable(buffer.freeze(), at).await }
+    };
+    in_flight(rt, WRITES, in_sequence(bytes, LARGE_BYTES as u64), write).await
+}
+
+async fn write_rate(rt: &Rt, dir: PathBuf, duration: Duration) -> io::Result<f64> {
     let folder = rt.create_folder(&dir).await?;
     let start = rt.now();
     let mut spent = Duration::ZERO;
     let (mut number, mut bytes) = (0, 0u64);
-    while spent < duration {
+    // Making and removing files is not what is measured, but it must not take for ever either.
+    while spent < duration && rt.now() - start < duration * 10 {
         let name = format!("{number:04}.disk");
         let file = folder.create(&name, FILE_BYTES).await?;
         folder.sync().await?;
         let begin = rt.now();
-        let (next, left) = (Rc::new(Cell::new(0u64)), Rc::new(Cell::new(WRITES)));
-        let (done, failed) = (Event::new(), Rc::new(Cell::new(None)));
-        for _ in 0..WRITES {
-            let (rt, file, next) = (rt.clone(), file.clone(), next.clone());
-            let (left, done, failed) = (left.clone(), done.clone(), failed.clone());
-            rt.clone().spawn(async move {
-                while next.get() < FILE_BYTES {
-                    let at = next.replace(next.get() + WRITE_BYTES as u64);
-                    let mut buffer = rt.buffer(WRITE_BYTES);
-                    buffer.fill(0x5a);
-                    if let Err(error) = file.write_durable(buffer.freeze(), at).await {
-                        failed.set(Some(error));
-                        break;
-                    }
-                }
-                left.set(left.get() - 1);
-                done.notify();
-            });
-        }
-        while left.get() > 0 {
-            done.wait().await;
-        }
-        if let Some(error) = failed.take() {
-            return Err(error);
-        }
-        // Making and removing files is not what is measured.
+        write_whole(rt, &file, FILE_BYTES).await?;
         spent += rt.now() - begin;
         bytes += FILE_BYTES;
         file.close().await?;
         folder.remove(&name).await?;
         number += 1;
-        if rt.now() - start > duration * 10 {
-            break;
-        }
     }
     Ok(bytes as f64 / spent.as_secs_f64())
+}
+
+async fn append_latency(rt: &Rt, dir: PathBuf, duration: Duration, blocks: Blocks) -> io::Result<Latency> {
+    let folder = rt.create_folder(&dir).await?;
+    let file = folder.create("append", FILE_BYTES).await?;
+    folder.sync().await?;
+    if blocks == Blocks::Zeroed {
+        write_whole(rt, &file, FILE_BYTES).await?;
+    }
+    let mut latency = stats::latency();
+    let (start, mut position) = (rt.now(), 0);
+    while rt.now() - start < duration && position < FILE_BYTES {
+        let mut buffer = rt.buffer(SMALL_BYTES);
+        buffer.fill(0x5a);
+        let begin = rt.now();
+        file.write_durable(buffer.freeze(), position).await?;
+        latency.saturating_record((rt.now() - begin).as_micros() as u64);
+        position += SMALL_BYTES as u64;
+    }
+    file.close().await?;
+    Ok(latency)
+}
+
+async fn read_rates(rt: &Rt, dir: PathBuf, duration: Duration) -> io::Result<(f64, f64)> {
+    let folder = rt.create_folder(&dir).await?;
+    let file = folder.create("read", READ_FILE_BYTES).await?;
+    write_whole(rt, &file, READ_FILE_BYTES).await?;
+    let large = read_rate(rt, &file, duration, 1 << 20, false).await?;
+    let small = read_rate(rt, &file, duration, 64 << 10, true).await?;
+    file.close().await?;
+    Ok((large, small))
+}
+
+async fn read_rate(
+    rt: &Rt,
+    file: &File,
+    duration: Duration,
+    bytes: usize,
+    scattered: bool,
+) -> io::Result<f64> {
+    let (start, clock) = (rt.now(), rt.clone());
+    let count = READ_FILE_BYTES / bytes as u64;
+    let mut number = 0u64;
+    let take = move || {
+        if clock.now() - start >= duration {
+            return None;
+        }
+        number += 1;
+        // A step that has no common divisor with the count visits every place once.
+        let index = if scattered { number.wrapping_mul(2_654_435_761) } else { number };
+        Some(index % count * bytes as u64)
+    };
+    let (file, done) = (file.clone(), Rc::new(Cell::new(0u64)));
+    let total = done.clone();
+    let read = move |at| {
+        let (file, done) = (file.clone(), done.clone());
+        async move {
+            let read = file.read_at(at, bytes).await?;
+            done.set(done.get() + read.len() as u64);
+            Ok(())
+        }
+    };
+    in_flight(rt, READS, take, read).await?;
+    Ok(total.get() as f64 / (rt.now() - start).as_secs_f64())
 }
 
 #[cfg(test)]
@@ -134,5 +295,11 @@ mod tests {
             let rate = loopback(Duration::from_millis(50)).unwrap();
             assert!(rate > 1e6, "{rate} bytes per second");
         }
+    }
+
+    #[test]
+    fn positions_cover_a_file_once() {
+        let mut take = in_sequence(10, 4);
+        assert_eq!(std::iter::from_fn(&mut take).collect::<Vec<_>>(), [0, 4, 8]);
     }
 }

@@ -1,81 +1,64 @@
-//! A server that was started for one round: broker or null, in a fresh folder, ended and removed
-//! with the round. And what the kernel says of it: CPU time, flushes of its disk.
+//! What the kernel says of processes and disks, and precise time.
 //!
-//! Owner: ringbench.
+//! Owner: ringbench. The only file of the tool that calls the kernel by itself. Times are nanoseconds of
+//! CLOCK_MONOTONIC, which all processes of a machine share: a stamp made in one is read in another.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
-use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep};
-
-const READY_MAX: Duration = Duration::from_secs(30);
-const STOP_MAX: Duration = Duration::from_secs(20);
-
-pub struct Server {
-    child: Child,
-    pub address: SocketAddr,
-    dir: PathBuf,
+/// Nanoseconds of the machine's monotonic clock.
+pub fn now_ns() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the kernel writes one timespec, which outlives the call. This clock always exists.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut time) };
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
-impl Server {
-    /// Starts `command` with its data in `dir`, which must not exist, and waits until it listens.
-    /// What it says goes to a file beside the folder.
-    pub async fn start(mut command: Command, address: SocketAddr, dir: PathBuf) -> io::Result<Server> {
-        std::fs::create_dir_all(&dir)?;
-        let said = dir.join("said");
-        let out = std::fs::OpenOptions::new().create(true).append(true).open(&said)?;
-        command.stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out);
-        let child = command.spawn()?;
-        let mut server = Server { child, address, dir };
-        let start = Instant::now();
-        while TcpStream::connect(address).await.is_err() {
-            if let Some(status) = server.child.try_wait()? {
-                let said = std::fs::read_to_string(&said).unwrap_or_default();
-                return Err(io::Error::other(format!("the server ended ({status}):\n{said}")));
-            }
-            if start.elapsed() > READY_MAX {
-                return Err(io::Error::other(format!("nothing listens on {address} after {READY_MAX:?}")));
-            }
-            sleep(Duration::from_millis(20)).await;
+/// Blocks this thread until the clock shows `at_ns`.
+pub fn sleep_until(at_ns: u64) {
+    let time = libc::timespec {
+        tv_sec: (at_ns / 1_000_000_000) as libc::time_t,
+        tv_nsec: (at_ns % 1_000_000_000) as libc::c_long,
+    };
+    loop {
+        // SAFETY: the kernel reads one timespec, which outlives the call; an absolute sleep that a signal
+        // ended is simply begun again.
+        let result = unsafe {
+            libc::clock_nanosleep(libc::CLOCK_MONOTONIC, libc::TIMER_ABSTIME, &time, std::ptr::null_mut())
+        };
+        if result != libc::EINTR {
+            return;
         }
-        Ok(server)
     }
+}
 
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
+/// Lets sleeps of this thread end when they are due: the kernel's default is to be up to 50 us late.
+pub fn tighten_timer() {
+    // SAFETY: takes numbers only, and concerns this thread alone. Refused: sleeps stay less precise, which
+    // the generator's own error shows.
+    unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1 as libc::c_ulong, 0, 0, 0) };
+}
 
-    /// CPU time that the process has taken.
-    pub fn cpu(&self) -> Duration {
-        cpu_of(self.pid())
-    }
-
-    /// Asks it to stop, waits, and removes its folder.
-    pub async fn stop(mut self) -> io::Result<()> {
-        // SAFETY: a signal to our own child, which has not been waited for: its id is still its own.
-        unsafe { libc::kill(self.child.id() as libc::pid_t, libc::SIGTERM) };
-        let start = Instant::now();
-        while self.child.try_wait()?.is_none() && start.elapsed() < STOP_MAX {
-            sleep(Duration::from_millis(20)).await;
-        }
+/// The process of this command dies with the thread that starts it, however that ends.
+pub fn die_together(command: &mut Command) {
+    let tie = || {
+        // SAFETY: takes numbers only; allowed between fork and exec, where nothing else is called.
+        unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong, 0, 0, 0) };
         Ok(())
-    }
+    };
+    // SAFETY: the closure makes one system call and allocates nothing.
+    unsafe { command.pre_exec(tie) };
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        // Both fail if the process has ended already, which is what is wanted.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        if let Err(error) = std::fs::remove_dir_all(&self.dir) {
-            eprintln!("ringbench: {} was left behind: {error}", self.dir.display());
-        }
-    }
+/// Asks a child that has not been waited for to end.
+pub fn terminate(child: u32) {
+    // SAFETY: a signal to our own child, which has not been waited for: its id is still its own.
+    unsafe { libc::kill(child as libc::pid_t, libc::SIGTERM) };
 }
 
 /// A port of this machine that nothing listened on a moment ago.
@@ -96,7 +79,7 @@ pub fn beside(name: &str) -> io::Result<PathBuf> {
     )))
 }
 
-/// User and system time of a process, from the kernel's clock ticks.
+/// User and system time of a process, from the kernel's clock ticks (10 ms).
 pub fn cpu_of(pid: u32) -> Duration {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     // The second field is the name, which may hold spaces and brackets: count from its end.
@@ -105,6 +88,34 @@ pub fn cpu_of(pid: u32) -> Duration {
     // SAFETY: asks for a constant of the system; no memory is involved.
     let per_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) }.max(1) as u64;
     Duration::from_millis((ticks(11) + ticks(12)) * 1000 / per_second)
+}
+
+/// Totals of one process.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ProcessUse {
+    pub cpu: Duration,
+    pub resident_bytes: u64,
+    pub resident_bytes_max: u64,
+    /// What it caused to be read from and written to disks, whichever thread and for whatever purpose.
+    pub read_bytes: u64,
+    pub written_bytes: u64,
+}
+
+pub fn use_of(pid: u32) -> ProcessUse {
+    let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+    let (status, io) = (read("status"), read("io"));
+    ProcessUse {
+        cpu: cpu_of(pid),
+        resident_bytes: field(&status, "VmRSS:") << 10,
+        resident_bytes_max: field(&status, "VmHWM:") << 10,
+        read_bytes: field(&io, "read_bytes:"),
+        written_bytes: field(&io, "write_bytes:"),
+    }
+}
+
+fn field(text: &str, name: &str) -> u64 {
+    let rest = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+    rest.split_whitespace().next().and_then(|number| number.parse().ok()).unwrap_or(0)
 }
 
 /// Totals of the disk under a folder, over all processes.
@@ -141,16 +152,46 @@ impl DiskUse {
     }
 }
 
+/// Bytes that a folder takes on its disk, with all that is in it.
+pub fn folder_bytes(dir: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(dir) else { return 0 };
+    let of = |entry: std::fs::DirEntry| match entry.metadata() {
+        Ok(metadata) if metadata.is_dir() => folder_bytes(&entry.path()),
+        // Blocks of 512 bytes, whatever the filesystem's own are.
+        Ok(metadata) => metadata.blocks() * 512,
+        Err(_) => 0,
+    };
+    entries.flatten().map(of).sum()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn this_process_has_taken_cpu_time_at_some_point() {
+    fn this_process_has_taken_cpu_time_and_memory() {
         let mut sum = 0u64;
         while cpu_of(std::process::id()).is_zero() {
             sum = (0..1_000_000).fold(sum, |sum, i| sum.wrapping_mul(31).wrapping_add(i));
         }
         assert!(cpu_of(u32::MAX).is_zero(), "{sum}");
+        let used = use_of(std::process::id());
+        assert!(used.resident_bytes > 100_000 && used.resident_bytes_max >= used.resident_bytes);
+    }
+
+    #[test]
+    fn the_clock_goes_on_and_sleeps_are_not_short() {
+        tighten_timer();
+        let start = now_ns();
+        sleep_until(start + 2_000_000);
+        assert!(now_ns() >= start + 2_000_000);
+    }
+
+    #[test]
+    fn a_folder_has_the_size_of_its_files() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("in")).unwrap();
+        std::fs::write(folder.path().join("in/file"), vec![1; 100_000]).unwrap();
+        assert!(folder_bytes(folder.path()) >= 100_000);
     }
 }

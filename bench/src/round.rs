@@ -1,169 +1,226 @@
-//! One round: a server in an empty folder, the load on it, and the figures.
+//! One round: workers on a rig, and the figures.
 //!
-//! Owner: ringbench.
+//! Owner: ringbench's parent process.
 
 use std::path::PathBuf;
-use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use hdrhistogram::Histogram;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 use crate::cli::Load;
-use crate::load::{self, COUNTING, STOPPING, Shared};
-use crate::process::{self, DiskUse, Server};
+use crate::crew::Crew;
+use crate::figures::{Figures, Flow};
+use crate::job::{Job, Report, Window, Work};
+use crate::process::{self, DiskUse, ProcessUse, now_ns};
+use crate::progress::Meter;
+use crate::rig::{self, Rig};
+use crate::server::Subject;
+use crate::stats;
 use crate::verify;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Subject {
-    Broker,
-    Null,
-}
-
-impl Subject {
-    pub fn name(self) -> &'static str {
-        match self {
-            Subject::Broker => "broker",
-            Subject::Null => "null",
-        }
-    }
-}
-
-/// What one round measured.
-pub struct Figures {
-    pub subject: Subject,
-    pub seconds: f64,
-    /// Acknowledged while counting.
-    pub records: u64,
-    pub bytes: u64,
-    pub errors: u64,
-    pub first_error: Option<String>,
-    pub latency_us: Histogram<u64>,
-    /// CPU time of the server's process, if it was started here.
-    pub server_cpu: Option<Duration>,
-    /// CPU time of this process.
-    pub client_cpu: Duration,
-    pub disk: Option<DiskUse>,
-    pub verified: Option<Result<u64, String>>,
-}
-
-/// Runs one round against a server of its own, or against a running broker.
-pub async fn run(subject: Subject, number: usize, load: &Load) -> Result<Figures, String> {
-    if let Some(broker) = &load.broker {
-        return measure(subject, broker, None, load).await;
-    }
-    let server = start(subject, number, load).await?;
-    let address = server.address.to_string();
-    let figures = measure(subject, &address, Some(&server), load).await;
-    server.stop().await.map_err(|error| error.to_string())?;
-    figures
-}
-
-async fn start(subject: Subject, number: usize, load: &Load) -> Result<Server, String> {
-    let failed = |error: std::io::Error| format!("{} cannot be started: {error}", subject.name());
-    let parent = load.dir.clone().unwrap_or_else(std::env::temp_dir);
-    let dir: PathBuf = parent.join(format!("ringbench-{}-{number}-{}", std::process::id(), subject.name()));
-    let address = process::free_address().map_err(failed)?;
-    let mut command = match subject {
-        Subject::Broker => {
-            let mut command = Command::new(process::beside("ringlog").map_err(failed)?);
-            command.arg("--listen").arg(address.to_string()).arg("--data").arg(dir.join("data"));
-            command.args(["--set", "log.retention.check.interval.ms=1000"]);
-            command
-        }
-        Subject::Null => {
-            let mut command = Command::new(std::env::current_exe().map_err(failed)?);
-            command.arg("serve-null").arg("--partitions").arg(load.partitions.to_string());
-            command.arg("--keep").arg(load.keep.0.to_string());
-            command.arg("--listen").arg(address.to_string()).arg("--data").arg(dir.join("data"));
-            command
-        }
-    };
-    match (load.shards, subject) {
-        (Some(shards), _) => _ = command.arg("--shards").arg(shards.to_string()),
-        (None, Subject::Null) => {
-            let cpus = std::thread::available_parallelism().map_or(1, |count| count.get());
-            command.arg("--shards").arg(cpus.to_string());
-        }
-        (None, Subject::Broker) => {}
-    }
-    Server::start(command, address, dir).await.map_err(failed)
-}
-
-async fn measure(
-    subject: Subject,
-    address: &str,
-    server: Option<&Server>,
-    load: &Load,
-) -> Result<Figures, String> {
-    let client = load::connect(address).await?;
-    let topic = format!("ringbench-{}", std::process::id());
-    let retention = (load.keep.0 / u64::from(load.partitions)).to_string();
-    let configs = [("retention.bytes".to_owned(), retention)];
-    let configs = if load.verify { &configs[..0] } else { &configs[..] };
-    client.admin().create_topic(&topic, Some(load.partitions), configs).await.map_err(|e| e.to_string())?;
-    let shared = Arc::new(Shared::default());
-    let mut tasks = Vec::new();
-    for number in 0..load.producers {
-        let (client, topic, load) = (load::connect(address).await?, topic.clone(), load.clone());
-        tasks.push(tokio::spawn(load::run(client, topic, number, load, shared.clone())));
-    }
-    sleep(load.warm_up.0).await;
-    let before = Snapshot::take(server, load);
-    shared.phase.store(COUNTING, Ordering::Relaxed);
-    sleep(load.duration.0).await;
-    shared.phase.store(STOPPING, Ordering::Relaxed);
-    let after = Snapshot::take(server, load);
-    let records = shared.acknowledged.load(Ordering::Relaxed);
-    let mut figures = Figures {
-        subject,
-        seconds: (after.at - before.at).as_secs_f64(),
-        records,
-        bytes: records * load.size.0.max(load::STAMP_BYTES as u64),
-        errors: 0,
-        first_error: None,
-        latency_us: Histogram::new(3).map_err(|error| error.to_string())?,
-        server_cpu: after.server_cpu.zip(before.server_cpu).map(|(after, before)| after - before),
-        client_cpu: after.client_cpu - before.client_cpu,
-        disk: after.disk.zip(before.disk).map(|(after, before)| after.since(before)),
-        verified: None,
-    };
-    let mut acknowledged = Vec::new();
-    for task in tasks {
-        let sent = task.await.map_err(|error| error.to_string())??;
-        acknowledged.push(sent.acknowledged);
-        figures.latency_us.add(&sent.latency_us).map_err(|error| error.to_string())?;
-        figures.first_error = figures.first_error.or(sent.first_error);
-    }
-    figures.errors = shared.errors.load(Ordering::Relaxed);
-    if load.verify && subject == Subject::Broker {
-        figures.verified = Some(verify::run(&client, &topic, &acknowledged).await);
-    }
-    // A broker that was there before must not keep what we wrote.
-    if load.broker.is_some() {
-        client.admin().delete_topic(&topic).await.map_err(|error| error.to_string())?;
-    }
-    Ok(figures)
-}
+/// From the moment all workers are connected until they start together.
+const START: Duration = Duration::from_millis(20);
+/// Bounded work must be done by then.
+const BOUNDED_MAX: Duration = Duration::from_secs(1800);
 
 /// Totals at one moment.
 struct Snapshot {
-    at: Instant,
-    server_cpu: Option<Duration>,
-    client_cpu: Duration,
+    server: Option<ProcessUse>,
     disk: Option<DiskUse>,
 }
 
 impl Snapshot {
-    fn take(server: Option<&Server>, load: &Load) -> Snapshot {
-        let dir = load.dir.clone().unwrap_or_else(std::env::temp_dir);
-        Snapshot {
-            at: Instant::now(),
-            server_cpu: server.map(Server::cpu),
-            client_cpu: process::cpu_of(std::process::id()),
-            disk: process::disk_use(&dir),
+    fn take(pid: Option<u32>, dir: &std::path::Path) -> Snapshot {
+        Snapshot { server: pid.map(process::use_of), disk: process::disk_use(dir) }
+    }
+
+    /// What happened between the two; memory as it is now.
+    fn since(&self, before: &Snapshot) -> (Option<ProcessUse>, Option<DiskUse>) {
+        let server = self.server.zip(before.server).map(|(after, before)| ProcessUse {
+            cpu: after.cpu.saturating_sub(before.cpu),
+            read_bytes: after.read_bytes.saturating_sub(before.read_bytes),
+            written_bytes: after.written_bytes.saturating_sub(before.written_bytes),
+            ..after
+        });
+        (server, self.disk.zip(before.disk).map(|(after, before)| after.since(before)))
+    }
+}
+
+/// What workers did, and what that took.
+pub struct Worked {
+    pub reports: Vec<Report>,
+    pub window: Window,
+    pub server: Option<ProcessUse>,
+    pub disk: Option<DiskUse>,
+}
+
+/// How long workers work.
+#[derive(Clone, Copy)]
+pub enum Span {
+    /// For so long, after a warm-up.
+    Timed { warm_up: Duration, duration: Duration },
+    /// Until they have done what their jobs say.
+    Bounded,
+}
+
+/// Runs jobs on a server, together.
+pub async fn work(
+    what: &str,
+    pid: Option<u32>,
+    dir: PathBuf,
+    jobs: &[Job],
+    span: Span,
+) -> Result<Worked, String> {
+    let crew = Crew::start(jobs).await?;
+    let start_ns = now_ns() + START.as_nanos() as u64;
+    let (count_ns, length) = match span {
+        Span::Timed { warm_up, duration } => (start_ns + warm_up.as_nanos() as u64, duration),
+        Span::Bounded => (start_ns, BOUNDED_MAX),
+    };
+    let window = Window { start_ns, count_ns, stop_ns: count_ns + length.as_nanos() as u64 };
+    let meter = Meter::new(what, jobs.len());
+    let look = async {
+        sleep_until(window.count_ns).await;
+        let before = Snapshot::take(pid, &dir);
+        if matches!(span, Span::Timed { .. }) {
+            sleep_until(window.stop_ns).await;
+            let after = Snapshot::take(pid, &dir);
+            return (before, Some(after));
+        }
+        (before, None)
+    };
+    let (reports, (before, after)) = tokio::join!(crew.work(window, meter), look);
+    let reports = reports?;
+    let after = after.unwrap_or_else(|| Snapshot::take(pid, &dir));
+    let (server, disk) = after.since(&before);
+    Ok(Worked { reports, window, server, disk })
+}
+
+async fn sleep_until(at_ns: u64) {
+    sleep(Duration::from_nanos(at_ns.saturating_sub(now_ns()))).await;
+}
+
+impl Worked {
+    /// What the workers with these numbers did.
+    pub fn part(&self, numbers: std::ops::Range<usize>) -> Worked {
+        Worked { reports: self.reports[numbers].to_vec(), ..*self }
+    }
+
+    /// The figures of a round whose workers had these jobs.
+    pub fn figures(&self, subject: Subject, jobs: &[Job], span: Span) -> Figures {
+        let of = |produces: bool| {
+            let own = jobs.iter().zip(&self.reports);
+            let own = own.filter(|(job, _)| matches!(job.work, Work::Produce(_)) == produces);
+            let reports: Vec<&Report> = own.map(|(_, report)| report).collect();
+            (!reports.is_empty()).then(|| self.flow(&reports, span))
+        };
+        let last_ns = self.reports.iter().map(|report| report.last_ns).max().unwrap_or(0);
+        Figures {
+            subject,
+            produced: of(true),
+            consumed: of(false),
+            seconds: self.seconds(span, last_ns),
+            errors: self.reports.iter().map(|report| report.errors).sum(),
+            first_error: self.reports.iter().find_map(|report| report.first_error.clone()),
+            server: self.server,
+            client_cpu: Duration::from_nanos(self.reports.iter().map(|report| report.cpu_ns).sum()),
+            disk: self.disk,
+            verified: None,
         }
     }
+
+    fn seconds(&self, span: Span, last_ns: u64) -> f64 {
+        match span {
+            Span::Timed { .. } => self.window.seconds(),
+            // To the end of the work, or the window's if nothing was done.
+            Span::Bounded => {
+                let end = if last_ns == 0 { self.window.stop_ns } else { last_ns };
+                (end.saturating_sub(self.window.start_ns)).max(1) as f64 / 1e9
+            }
+        }
+    }
+
+    fn flow(&self, reports: &[&Report], span: Span) -> Flow {
+        let (mut latency_us, mut late_us) = (stats::latency(), stats::latency());
+        for report in reports {
+            stats::add_counts(&mut latency_us, &report.latency_us);
+            stats::add_counts(&mut late_us, &report.late_us);
+        }
+        let last_ns = reports.iter().map(|report| report.last_ns).max().unwrap_or(0);
+        let sum = |of: fn(&Report) -> u64| reports.iter().map(|report| of(report)).sum();
+        Flow {
+            records: sum(|report| report.records),
+            bytes: sum(|report| report.bytes),
+            seconds: self.seconds(span, last_ns),
+            latency_us,
+            late_us,
+        }
+    }
+}
+
+/// The span of a load's rounds.
+pub fn timed(load: &Load) -> Span {
+    Span::Timed { warm_up: load.warm_up.0, duration: load.duration.0 }
+}
+
+/// A round of producers, and of consumers if wanted, on a server of its own.
+pub async fn run(what: &str, subject: Subject, load: &Load, with_consumers: bool) -> Result<Figures, String> {
+    let setup = rig::setup(load, with_consumers);
+    let keep = (!load.verify).then_some(load.place.keep.0);
+    let rig = Rig::start(subject, load, &setup, keep).await?;
+    let figures = on(what, &rig, subject, load, with_consumers).await;
+    rig.stop().await?;
+    figures
+}
+
+/// The same on a rig that goes on.
+pub async fn on(
+    what: &str,
+    rig: &Rig,
+    subject: Subject,
+    load: &Load,
+    with_consumers: bool,
+) -> Result<Figures, String> {
+    let mut jobs = rig.producers(load, None);
+    if with_consumers {
+        jobs.extend(rig.consumers(load, None));
+    }
+    let worked = work(what, rig.pid(), load.place.dir(), &jobs, timed(load)).await?;
+    let mut figures = worked.figures(subject, &jobs, timed(load));
+    if load.verify && subject == Subject::Broker {
+        let produced: Vec<&Report> = jobs
+            .iter()
+            .zip(&worked.reports)
+            .filter(|(job, _)| matches!(job.work, Work::Produce(_)))
+            .map(|(_, report)| report)
+            .collect();
+        figures.verified = Some(verify::run(&rig.client, &rig.topic, &produced).await);
+    }
+    Ok(figures)
+}
+
+/// Writes about so many bytes of values, and gives the number of records.
+pub async fn fill(what: &str, rig: &Rig, load: &Load, bytes: u64) -> Result<u64, String> {
+    let load = Load { rate: None, single: None, producers: load.producers.min(2), ..load.clone() };
+    let jobs = rig.producers(&load, Some(rig::records_of(bytes, &load)));
+    let worked = work(what, rig.pid(), load.place.dir(), &jobs, Span::Bounded).await?;
+    let errors: u64 = worked.reports.iter().map(|report| report.errors).sum();
+    if errors > 0 {
+        let first = worked.reports.iter().find_map(|report| report.first_error.clone());
+        return Err(format!("{errors} records were not written: {}", first.unwrap_or_default()));
+    }
+    Ok(worked.reports.iter().map(|report| report.records_total).sum())
+}
+
+/// Reads so many records with each of the load's consumers.
+pub async fn read(
+    what: &str,
+    rig: &Rig,
+    subject: Subject,
+    load: &Load,
+    records: u64,
+) -> Result<Figures, String> {
+    let jobs = rig.consumers(load, Some(records));
+    let worked = work(what, rig.pid(), load.place.dir(), &jobs, Span::Bounded).await?;
+    Ok(worked.figures(subject, &jobs, Span::Bounded))
 }

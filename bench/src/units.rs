@@ -34,7 +34,7 @@ impl FromStr for Bytes {
 }
 
 /// A span of time, written as `5ms`, `60s`, `2m`, or a number of seconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Span(pub Duration);
 
 impl FromStr for Span {
@@ -63,6 +63,28 @@ pub fn grouped(value: f64) -> String {
     if value < 0.0 { format!("-{out}") } else { out }
 }
 
+/// About three digits: `1,234`, `12.3`, `0.81`, `0.004`.
+pub fn short(value: f64) -> String {
+    let size = value.abs();
+    if size >= 100.0 || value.fract() == 0.0 {
+        grouped(value)
+    } else if size >= 10.0 {
+        format!("{value:.1}")
+    } else if size >= 0.095 {
+        format!("{value:.2}")
+    } else {
+        format!("{value:.3}")
+    }
+}
+
+/// `2147483648` as `2 GiB`, `16000` as `16 kB`: bytes as a person wrote them.
+pub fn bytes_text(bytes: u64) -> String {
+    let units =
+        SIZES.iter().filter(|(unit, size)| unit.len() > 1 && *size <= bytes && bytes.is_multiple_of(*size));
+    let largest = units.max_by_key(|(_, size)| *size);
+    largest.map_or(format!("{bytes} B"), |(unit, size)| format!("{} {unit}", bytes / size))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -79,5 +101,15 @@ mod tests {
         assert!("soon".parse::<Span>().is_err() && "-1s".parse::<Span>().is_err());
         assert_eq!(grouped(1_234_567.8), "1,234,568");
         assert_eq!(grouped(12.0), "12");
+        for (value, text) in
+            [(1234.5, "1,234"), (12.34, "12.3"), (0.8, "0.80"), (0.0042, "0.004"), (3.0, "3")]
+        {
+            assert_eq!(short(value), text);
+        }
+        for (bytes, text) in
+            [(1024, "1 KiB"), (100, "100 B"), (16 << 10, "16 KiB"), (10_000_000_000, "10 GB")]
+        {
+            assert_eq!(bytes_text(bytes), text);
+        }
     }
 }

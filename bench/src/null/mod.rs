@@ -2,10 +2,13 @@
 //!
 //! Owner: ringbench; one executor for each shard, as in the broker. It receives batches, copies each
 //! once into an aligned buffer, writes and flushes that as durably as the broker, and answers. It
-//! does not validate, index, deduplicate or keep anything to read.
+//! does not validate, index or deduplicate, and keeps nothing to read unless it is given memory for that;
+//! then it sends the batches from there, as they came.
 
+mod answers;
 mod connection;
 mod sink;
+mod store;
 
 use std::io;
 use std::rc::Rc;
@@ -14,6 +17,7 @@ use ringlog::rt::{Handover, Rt, World, mesh};
 
 use crate::cli::ServeNull;
 use sink::Sink;
+use store::Store;
 
 /// One shard of the server, as its connections see it.
 pub struct Shard {
@@ -23,6 +27,7 @@ pub struct Shard {
     /// Of every topic; partition p lives on shard p modulo the count.
     pub partitions: u32,
     pub sink: Rc<Sink>,
+    pub store: Rc<Store>,
     pub peers: Vec<mesh::Sender<Handover>>,
 }
 
@@ -63,6 +68,7 @@ async fn run(
         count: options.shards,
         partitions: options.partitions,
         sink,
+        store: Rc::new(Store::new((options.store / u64::from(options.shards)) as usize)),
         peers,
     });
     let listener = rt.listen(options.listen).await?;

@@ -1,0 +1,227 @@
+//! A case: a load, compared with its roofline in rounds that take turns.
+//!
+//! Owner: ringbench's parent process. What drifts while we measure hits both alike: the order changes
+//! from pair to pair (A B, B A, ...), medians count, and a set whose null spreads by more than 5 % is
+//! measured again, once.
+
+use crate::ceiling;
+use crate::cli::Load;
+use crate::figures::{Figures, get, put, ratio, summarise};
+use crate::progress::say;
+use crate::rig::{self, Rig};
+use crate::round;
+use crate::row::{Goal, Row};
+use crate::server::Subject;
+use crate::stats::{SPREAD_MAX, spread};
+
+/// What null sends from memory at most, however much is read cold.
+const NULL_READ_BYTES: u64 = 1 << 30;
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Kind {
+    Produce,
+    /// Producers and consumers at once.
+    Both,
+    /// Reads so many bytes from the tail.
+    Tail {
+        bytes: u64,
+    },
+    /// Reads so many bytes after a restart with a memory budget.
+    Cold {
+        bytes: u64,
+        budget: u64,
+    },
+}
+
+#[derive(Clone, Debug)]
+pub struct Case {
+    pub name: String,
+    pub kind: Kind,
+    pub load: Load,
+    pub goals: Vec<Goal>,
+}
+
+/// Who is measured in which order.
+pub fn order(pairs: u32, with_null: bool) -> Vec<Subject> {
+    let pair = |number: u32| match (with_null, number % 2) {
+        (false, _) => vec![Subject::Broker],
+        (true, 0) => vec![Subject::Null, Subject::Broker],
+        (true, _) => vec![Subject::Broker, Subject::Null],
+    };
+    (0..pairs).flat_map(pair).collect()
+}
+
+impl Case {
+    pub fn new(name: impl Into<String>, kind: Kind, load: Load) -> Case {
+        Case { name: name.into(), kind, load, goals: Vec::new() }
+    }
+
+    pub fn goals(mut self, goals: impl Into<Vec<Goal>>) -> Case {
+        self.goals = goals.into();
+        self
+    }
+
+    /// Measures it. What cannot be measured is an error; records that failed are figures.
+    pub async fn run(&self) -> Result<Row, String> {
+        let mut rounds = self.set().await?;
+        let mut again = false;
+        if null_spread(&rounds) > SPREAD_MAX {
+            say(&format!(
+                "{}: null spread by {:.0} %: measured again",
+                self.name,
+                null_spread(&rounds) * 100.0
+            ));
+            let second = self.set().await?;
+            again = true;
+            if null_spread(&second) < null_spread(&rounds) {
+                rounds = second;
+            }
+        }
+        let mut row = Row { goals: self.goals.clone(), ..Row::new(self.name.clone(), summarise(&rounds)) };
+        row.metrics.insert("measured_again".into(), again.into());
+        self.describe(&mut row);
+        if let Kind::Cold { .. } = self.kind {
+            self.add_disk_roofline(&mut row)?;
+        }
+        row.notes.extend(rounds.iter().find_map(|round| round.first_error.clone()));
+        for round in &rounds {
+            match &round.verified {
+                Some(Ok(records)) => {
+                    row.notes.push(format!("verified: {records} records, each once, in order and unchanged"));
+                }
+                Some(Err(error)) => {
+                    row.notes.push(format!("NOT VERIFIED: {error}"));
+                    row.metrics.insert("not_verified".into(), error.clone().into());
+                }
+                None => {}
+            }
+        }
+        Ok(row)
+    }
+
+    async fn set(&self) -> Result<Vec<Figures>, String> {
+        match self.kind {
+            Kind::Produce => self.loads(false).await,
+            Kind::Both => self.loads(true).await,
+            Kind::Tail { bytes } => self.reads(bytes, bytes, None).await,
+            Kind::Cold { bytes, budget } => self.reads(bytes, bytes.min(NULL_READ_BYTES), Some(budget)).await,
+        }
+    }
+
+    fn order(&self) -> Vec<Subject> {
+        order(self.load.place.pairs, self.load.place.broker.is_none())
+    }
+
+    fn title(&self, number: usize, count: usize, subject: Subject) -> String {
+        format!("{}: round {} of {count}, {}", self.name, number + 1, subject.name())
+    }
+
+    /// Every round on a server of its own, in an empty folder.
+    async fn loads(&self, with_consumers: bool) -> Result<Vec<Figures>, String> {
+        let order = self.order();
+        let mut rounds = Vec::new();
+        for (number, subject) in order.iter().enumerate() {
+            let title = self.title(number, order.len(), *subject);
+            rounds.push(round::run(&title, *subject, &self.load, with_consumers).await?);
+        }
+        Ok(rounds)
+    }
+
+    /// Both servers are filled once, and then read in turn; a broker that is to be cold restarts
+    /// before each round.
+    async fn reads(&self, bytes: u64, null_bytes: u64, budget: Option<u64>) -> Result<Vec<Figures>, String> {
+        if self.load.place.broker.is_some() && budget.is_some() {
+            return Err("--cold restarts the broker: it must be started here, without --broker".into());
+        }
+        let load = &self.load;
+        let mut setup = rig::setup(load, true);
+        setup.keep = u64::MAX;
+        setup.store = null_bytes + null_bytes / 4;
+        let order = self.order();
+        let mut broker = Rig::start(Subject::Broker, load, &setup, None).await?;
+        let filled = round::fill(&format!("{}: fill", self.name), &broker, load, bytes).await?;
+        let null = match order.contains(&Subject::Null) {
+            true => Some(Rig::start(Subject::Null, load, &setup, None).await?),
+            false => None,
+        };
+        let mut null_filled = 0;
+        if let Some(null) = &null {
+            null_filled = round::fill(&format!("{}: fill null", self.name), null, load, null_bytes).await?;
+        }
+        let mut rounds = Vec::new();
+        for (number, subject) in order.iter().enumerate() {
+            let title = self.title(number, order.len(), *subject);
+            let (rig, records) = match (subject, &null) {
+                (Subject::Null, Some(null)) => (null, null_filled),
+                _ => (&broker, filled),
+            };
+            rounds.push(round::read(&title, rig, *subject, load, records).await?);
+            let next_is_broker = order.get(number + 1) == Some(&Subject::Broker);
+            if next_is_broker {
+                self.cool(&mut broker, budget).await?;
+            }
+        }
+        broker.stop().await?;
+        if let Some(null) = null {
+            null.stop().await?;
+        }
+        Ok(rounds)
+    }
+
+    async fn cool(&self, broker: &mut Rig, budget: Option<u64>) -> Result<(), String> {
+        let Some(budget) = budget else { return Ok(()) };
+        let Some(server) = &mut broker.server else { return Ok(()) };
+        let mut settings = self.load.place.settings.clone();
+        settings.push(format!("memory.bytes={budget}"));
+        server.restart(settings).await
+    }
+
+    /// Cold reads are bounded by the disk as well.
+    fn add_disk_roofline(&self, row: &mut Row) -> Result<(), String> {
+        let disk = ceiling::disk_read(&self.load.place.dir(), ceiling::DURATION)?;
+        let null = get(&row.metrics, "null_bytes_per_second");
+        let least = null.map_or(disk, |null| null.min(disk));
+        let own = get(&row.metrics, "bytes_per_second");
+        put(&mut row.metrics, "disk_read_bytes_per_second", Some(disk));
+        put(&mut row.metrics, "eta", ratio(own, Some(least)));
+        row.notes.push(format!(
+            "reading the disk directly: {:.0} MB/s; eta is to the smaller of it and null",
+            disk / 1e6
+        ));
+        Ok(())
+    }
+
+    /// What was asked for, beside the figures.
+    fn describe(&self, row: &mut Row) {
+        let load = &self.load;
+        let mut tell = |name: &str, value: serde_json::Value| row.metrics.insert(name.into(), value);
+        tell("record_bytes", load.size.0.into());
+        tell("partitions", load.partitions.into());
+        tell("producers", load.single.unwrap_or(load.producers).into());
+        tell("consumers", load.consumers.into());
+        tell("memory_bytes", load.memory.0.into());
+        tell("linger_ms", (load.linger().as_secs_f64() * 1000.0).into());
+        tell("batch_bytes", load.batch().0.into());
+        tell("rate", load.rate.into());
+        tell("shards", load.place.shards.into());
+        tell("seconds", load.duration.0.as_secs_f64().into());
+    }
+}
+
+fn null_spread(rounds: &[Figures]) -> f64 {
+    let nulls = rounds.iter().filter(|round| round.subject == Subject::Null);
+    spread(&nulls.map(Figures::bytes_per_second).collect::<Vec<_>>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_order_changes_from_pair_to_pair() {
+        let (a, b) = (Subject::Null, Subject::Broker);
+        assert_eq!(order(2, true), [a, b, b, a]);
+        assert_eq!(order(3, true), [a, b, b, a, a, b]);
+        assert_eq!(order(2, false), [b, b]);
+    }
+}

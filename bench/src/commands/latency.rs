@@ -1,0 +1,166 @@
+//! `latency`: an open loop at fixed rates, or one record at a time.
+//!
+//! Owner: ringbench's parent process. All rates of a ladder meet one broker, each a topic of its own; the
+//! raw durable append is measured before and after them, since disks of shared machines change.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::{blocking, finish, single};
+use crate::ceiling::{self, Blocks};
+use crate::cli::{Latency, Load};
+use crate::figures::{Figures, Metrics, get, put, summarise};
+use crate::plot::{Axis, Line, Plot};
+use crate::progress::say;
+use crate::rig::{self, Rig};
+use crate::round;
+use crate::row::Row;
+use crate::server::Subject;
+use crate::stats;
+use crate::units::{Span, bytes_text, grouped, short};
+
+const APPEND: Duration = Duration::from_secs(1);
+
+/// Rates and rows of a broker that runs for all of them.
+pub struct Ladder {
+    load: Load,
+    rig: Rig,
+    append: stats::Latency,
+}
+
+pub async fn run(options: &Latency) -> Result<(), String> {
+    let mut load = options.load.clone();
+    // Nothing that is measured here should wait for company.
+    load.linger = load.linger.or(Some(Span(Duration::ZERO)));
+    let load = &load;
+    let mut ladder = Ladder::start(load).await?;
+    let mut rows = Vec::new();
+    if options.one_by_one {
+        rows.push(ladder.one_by_one("one by one").await?);
+    } else if let Some(rate) = load.rate {
+        rows.push(ladder.at("latency", rate).await?);
+    } else {
+        let saturation = ladder.saturation().await?;
+        for share in &options.ladder {
+            rows.push(ladder.at(&format!("latency at {:.0} %", share * 100.0), saturation * share).await?);
+        }
+    }
+    ladder.stop(&mut rows).await?;
+    if let Some(dir) = &options.plots {
+        plot(&rows, dir)?;
+    }
+    if !load.place.json {
+        rows.iter().for_each(single::print_details);
+    }
+    finish(&rows, load.place.json)
+}
+
+impl Ladder {
+    pub async fn start(load: &Load) -> Result<Ladder, String> {
+        let setup = rig::setup(load, false);
+        let rig = Rig::start(Subject::Broker, load, &setup, Some(load.place.keep.0)).await?;
+        let mut ladder = Ladder { load: load.clone(), rig, append: stats::latency() };
+        ladder.append().await?;
+        Ok(ladder)
+    }
+
+    /// Some appends of the bare disk.
+    async fn append(&mut self) -> Result<(), String> {
+        let dir = self.load.place.dir();
+        let own = blocking(move || ceiling::disk_append(&dir, APPEND, Blocks::Zeroed)).await?;
+        self.append.add(&own).map_err(|error| error.to_string())
+    }
+
+    /// Records a second that the broker takes at most, with batches that have time to fill.
+    pub async fn saturation(&mut self) -> Result<f64, String> {
+        let load = Load { rate: None, linger: None, ..self.load.clone() };
+        let figures = self.round("saturation", &load, false).await?;
+        let rate = figures.main().map_or(0.0, |flow| flow.records_per_second());
+        say(&format!("saturation: {} records a second", grouped(rate)));
+        Ok(rate)
+    }
+
+    async fn round(&mut self, what: &str, load: &Load, with_consumer: bool) -> Result<Figures, String> {
+        self.rig.next_topic(load).await?;
+        round::on(what, &self.rig, Subject::Broker, load, with_consumer).await
+    }
+
+    /// An open loop of so many records a second, with a consumer that measures from end to end.
+    pub async fn at(&mut self, what: &str, rate: f64) -> Result<Row, String> {
+        let name = format!("{what}, {} {} records/s", grouped(rate), bytes_text(self.load.size.0));
+        let load = Load { rate: Some(rate), ..self.load.clone() };
+        let figures = self.round(&name, &load, true).await?;
+        let mut row = Row::new(name, summarise(&[figures]));
+        put(&mut row.metrics, "rate", Some(rate));
+        warn_if_late(&mut row, rate);
+        Ok(row)
+    }
+
+    pub async fn one_by_one(&mut self, what: &str) -> Result<Row, String> {
+        let load =
+            Load { single: Some(1), rate: None, linger: Some(Span(Duration::ZERO)), ..self.load.clone() };
+        let name = format!("{what}, {} records", bytes_text(load.size.0));
+        let figures = self.round(&name, &load, false).await?;
+        Ok(Row::new(name, summarise(&[figures])))
+    }
+
+    /// Stops the broker and puts the raw append beside every row.
+    pub async fn stop(mut self, rows: &mut [Row]) -> Result<(), String> {
+        self.append().await?;
+        for row in rows {
+            put_append(&mut row.metrics, &self.append);
+            row.notes.push(format!(
+                "raw durable 4 KiB append of this run: p50 {} ms, p99 {} ms",
+                short(self.append.value_at_quantile(0.5) as f64 / 1000.0),
+                short(self.append.value_at_quantile(0.99) as f64 / 1000.0)
+            ));
+        }
+        self.rig.stop().await
+    }
+}
+
+fn put_append(metrics: &mut Metrics, append: &stats::Latency) {
+    let (p50, p99) = (append.value_at_quantile(0.5) as f64, append.value_at_quantile(0.99) as f64);
+    put(metrics, "append_p50_us", Some(p50));
+    put(metrics, "append_p99_us", Some(p99));
+    let over = get(metrics, "p50_us").map(|own| own - p50);
+    put(metrics, "p50_over_append_us", over);
+}
+
+/// A generator that cannot hold its rate measures itself.
+fn warn_if_late(row: &mut Row, rate: f64) {
+    let reached = get(&row.metrics, "records_per_second").unwrap_or(0.0);
+    if reached < rate * 0.98 {
+        row.notes
+            .push(format!("only {} records a second were acknowledged: beyond saturation", grouped(reached)));
+    }
+    if let Some(late) = get(&row.metrics, "late_p99_us") {
+        row.notes
+            .push(format!("generator late by p99 {} ms (it counts into the latency)", short(late / 1000.0)));
+    }
+}
+
+/// The ladder as a picture: latency over the rate, both to acknowledgement and from end to end.
+pub fn plot(rows: &[Row], dir: &Path) -> Result<(), String> {
+    let line = |name: &str, label: &str| Line {
+        label: label.into(),
+        points: rows
+            .iter()
+            .filter_map(|row| Some((get(&row.metrics, "rate")?, get(&row.metrics, name)? / 1000.0)))
+            .collect(),
+    };
+    let plot = Plot {
+        title: "Latency over rate (open loop, from the intended send time)".into(),
+        x: Axis { label: "records a second".into(), logarithmic: true },
+        y: Axis { label: "milliseconds".into(), logarithmic: true },
+        lines: vec![
+            line("p50_us", "p50 to acknowledgement"),
+            line("p99_us", "p99 to acknowledgement"),
+            line("p99_9_us", "p99.9 to acknowledgement"),
+            line("end_to_end_p50_us", "p50 end to end"),
+            line("end_to_end_p99_us", "p99 end to end"),
+            line("append_p50_us", "raw durable append, p50"),
+        ],
+    };
+    plot.write(&dir.join("latency.svg"))
+}

@@ -1,0 +1,112 @@
+//! `null`, `produce`, `consume` and `prodcons`: one case each.
+//!
+//! Owner: ringbench's parent process.
+
+use crate::case::{Case, Kind};
+use crate::ceiling;
+use crate::cli::{Consume, Load};
+use crate::figures::{get, put, ratio, summarise};
+use crate::progress::say;
+use crate::round;
+use crate::row::{Row, at_least};
+use crate::server::Subject;
+use crate::units::{bytes_text, grouped, short};
+
+use super::{blocking, finish};
+
+/// What null must reach of the smaller ceiling, or eta means nothing.
+const NULL_SHARE: f64 = 0.8;
+
+/// `1 KiB records, 16 partitions`.
+pub fn name(what: &str, load: &Load) -> String {
+    let mut name =
+        format!("{what} {}, {} partitions", bytes_text(load.size.0), grouped(load.partitions.into()));
+    if load.producers > 1 {
+        name.push_str(&format!(", {} producers", load.producers));
+    }
+    if load.consumers > 1 {
+        name.push_str(&format!(", {} consumers", load.consumers));
+    }
+    if let Some(shards) = load.place.shards {
+        name.push_str(&format!(", {shards} shard{}", if shards == 1 { "" } else { "s" }));
+    }
+    name
+}
+
+pub async fn produce(load: &Load) -> Result<(), String> {
+    one(Case::new(name("produce", load), Kind::Produce, load.clone())).await
+}
+
+pub async fn prodcons(load: &Load) -> Result<(), String> {
+    one(Case::new(name("prodcons", load), Kind::Both, load.clone())).await
+}
+
+pub async fn consume(options: &Consume) -> Result<(), String> {
+    let (load, bytes) = (&options.load, options.bytes.0);
+    let (what, kind) = match options.cold {
+        true => ("consume cold", Kind::Cold { bytes, budget: options.budget.0 }),
+        false => ("consume tail", Kind::Tail { bytes }),
+    };
+    one(Case::new(name(what, load), kind, load.clone())).await
+}
+
+async fn one(case: Case) -> Result<(), String> {
+    let row = case.run().await?;
+    let json = case.load.place.json;
+    if !json {
+        print_details(&row);
+    }
+    finish(&[row], json)
+}
+
+/// What the table has no room for.
+pub fn print_details(row: &Row) {
+    let of = |name: &str| get(&row.metrics, name);
+    for (prefix, what) in
+        [("", "to acknowledgement"), ("end_to_end_", "end to end"), ("late_", "generator late")]
+    {
+        let cells: Vec<String> = crate::figures::QUANTILES
+            .iter()
+            .filter_map(|(name, _)| Some((name, of(&format!("{prefix}{name}_us"))?)))
+            .map(|(name, us)| {
+                format!("{} {}", name.replacen('_', ".", 1).replace('_', ""), short(us / 1000.0))
+            })
+            .collect();
+        if !cells.is_empty() {
+            println!("{what}, ms: {}", cells.join(", "));
+        }
+    }
+    if let (Some(read), Some(eta)) = (of("consumed_bytes_per_second"), of("consumed_eta")) {
+        println!("consumed: {} MB/s, eta {eta:.2}", grouped(read / 1e6));
+    }
+}
+
+/// The roofline beside the ceilings of the machine.
+pub async fn null(load: &Load) -> Result<(), String> {
+    let (dir, time) = (load.place.dir(), ceiling::DURATION);
+    say("what the disk and the loopback do by themselves");
+    let disk = blocking(move || ceiling::disk_write(&dir, time)).await?;
+    let loopback = blocking(move || ceiling::loopback(time)).await?;
+    let mut rounds = Vec::new();
+    for number in 0..load.place.pairs {
+        let title = format!("null: round {} of {}", number + 1, load.place.pairs);
+        rounds.push(round::run(&title, Subject::Null, load, false).await?);
+    }
+    let mut row = Row::new(name("null", load), summarise(&rounds));
+    let least = disk.min(loopback);
+    let share = ratio(get(&row.metrics, "bytes_per_second"), Some(least));
+    put(&mut row.metrics, "disk_write_bytes_per_second", Some(disk));
+    put(&mut row.metrics, "loopback_bytes_per_second", Some(loopback));
+    put(&mut row.metrics, "share_of_the_smaller", share);
+    row.goals.push(at_least("share_of_the_smaller", NULL_SHARE));
+    row.notes.push(format!(
+        "disk {} MB/s, loopback {} MB/s; null reaches {:.2} of the smaller",
+        grouped(disk / 1e6),
+        grouped(loopback / 1e6),
+        share.unwrap_or(0.0)
+    ));
+    if !load.place.json {
+        print_details(&row);
+    }
+    finish(&[row], load.place.json)
+}

@@ -1,0 +1,80 @@
+//! What a waiting person sees, on stderr.
+//!
+//! Owner: ringbench's parent process. A terminal sees one line that changes; a file gets a line now and
+//! then.
+
+use std::io::IsTerminal;
+use std::sync::{Arc, Mutex};
+
+use crate::process::now_ns;
+use crate::units::grouped;
+
+/// Between two lines of a file.
+const LINE_NS: u64 = 10_000_000_000;
+
+/// Counts what the workers of one round have done so far. Clones share it.
+#[derive(Clone)]
+pub struct Meter(Arc<Mutex<State>>);
+
+struct State {
+    what: String,
+    records: Vec<u64>,
+    start_ns: u64,
+    said_ns: u64,
+    said: u64,
+    shown: bool,
+}
+
+impl Meter {
+    /// `what` is going on, with this many workers.
+    pub fn new(what: &str, workers: usize) -> Meter {
+        let now = now_ns();
+        Meter(Arc::new(Mutex::new(State {
+            what: what.to_owned(),
+            records: vec![0; workers],
+            start_ns: now,
+            said_ns: now,
+            said: 0,
+            shown: false,
+        })))
+    }
+
+    /// This many records have been handled by this worker.
+    pub fn note(&self, worker: usize, records: u64) {
+        let mut state = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if let Some(own) = state.records.get_mut(worker) {
+            *own = records;
+        }
+        let (now, total) = (now_ns(), state.records.iter().sum::<u64>());
+        let is_terminal = std::io::stderr().is_terminal();
+        let pause = if is_terminal { 900_000_000 } else { LINE_NS };
+        let since = now - state.said_ns;
+        if since < pause {
+            return;
+        }
+        let rate = total.saturating_sub(state.said) as f64 * 1e9 / since as f64;
+        let seconds = (now - state.start_ns) / 1_000_000_000;
+        let (total_text, rate_text) = (grouped(total as f64), grouped(rate));
+        let text = format!("{}: {seconds} s, {total_text} records, {rate_text} a second", state.what);
+        if is_terminal {
+            eprint!("\r\x1b[Kringbench: {text}");
+        } else {
+            eprintln!("ringbench: {text}");
+        }
+        (state.said_ns, state.said, state.shown) = (now, total, is_terminal);
+    }
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        if self.shown {
+            // What comes next begins at the start of an empty line.
+            eprint!("\r\x1b[K");
+        }
+    }
+}
+
+/// A line about what begins now.
+pub fn say(text: &str) {
+    eprintln!("ringbench: {text}");
+}

@@ -1,0 +1,168 @@
+//! A server with a topic, and jobs for workers on it.
+//!
+//! Owner: ringbench's parent process.
+
+use ringlog::client::Client;
+
+use crate::cli::Load;
+use crate::job::{Consume, From, Job, Pace, Produce, Work};
+use crate::server::{Server, Setup, Subject};
+use crate::values::value_bytes;
+use crate::worker::connect;
+
+/// What null keeps in memory where somebody reads.
+const STORE_BYTES: u64 = 2 << 30;
+
+/// The default of `max.message.bytes`, and what a batch of one record has beside its value at most.
+const MESSAGE_BYTES_MAX: u64 = 1_048_588;
+const RECORD_EXTRA: u64 = 1024;
+
+/// A server, started here or running before, with one topic of ours.
+pub struct Rig {
+    pub address: String,
+    /// `None`: it was running before.
+    pub server: Option<Server>,
+    pub client: Client,
+    pub topic: String,
+    pub partitions: u32,
+}
+
+/// How a server for this load is started. `read`: records will be fetched from it.
+pub fn setup(load: &Load, read: bool) -> Setup {
+    Setup {
+        dir: load.place.dir(),
+        shards: load.place.shards,
+        partitions: load.partitions,
+        keep: if load.verify { u64::MAX } else { load.place.keep.0 },
+        store: if read { STORE_BYTES } else { 0 },
+        settings: load.place.settings.clone(),
+    }
+}
+
+impl Rig {
+    /// `keep`: bytes of the whole topic that retention leaves; `None`: all.
+    pub async fn start(
+        subject: Subject,
+        load: &Load,
+        setup: &Setup,
+        keep: Option<u64>,
+    ) -> Result<Rig, String> {
+        let server = match &load.place.broker {
+            Some(_) => None,
+            None => Some(Server::start(subject, setup).await?),
+        };
+        let of_server = server.as_ref().map(|server| server.address.to_string());
+        let address = load.place.broker.clone().or(of_server).unwrap_or_default();
+        let client = connect(&address).await?;
+        let topic = format!("ringbench-{}", std::process::id());
+        let rig = Rig { address, server, client, topic, partitions: load.partitions };
+        rig.create_topic(&rig.topic, load, keep).await?;
+        Ok(rig)
+    }
+
+    /// `keep`: bytes that retention leaves of the whole topic.
+    async fn create_topic(&self, topic: &str, load: &Load, keep: Option<u64>) -> Result<(), String> {
+        let mut configs = Vec::new();
+        if let Some(keep) = keep {
+            let each = (keep / u64::from(load.partitions)).max(1 << 20);
+            configs.push(("retention.bytes".to_owned(), each.to_string()));
+        }
+        let record = value_bytes(load.size.0) as u64 + RECORD_EXTRA;
+        if record > MESSAGE_BYTES_MAX {
+            configs.push(("max.message.bytes".to_owned(), record.to_string()));
+        }
+        let created = self.client.admin().create_topic(topic, Some(load.partitions), &configs).await;
+        created.map(drop).map_err(|error| format!("create {topic}: {error}"))
+    }
+
+    /// Another topic on the same server, for a load that should not meet what was written before.
+    pub async fn next_topic(&mut self, load: &Load) -> Result<(), String> {
+        self.forget_topic().await?;
+        self.partitions = load.partitions;
+        self.create_topic(&self.topic, load, Some(load.place.keep.0)).await
+    }
+
+    /// Producers of a load on a second topic of the same server, which is made for them.
+    pub async fn producers_beside(&self, suffix: &str, load: &Load) -> Result<Vec<Job>, String> {
+        let topic = format!("{}-{suffix}", self.topic);
+        self.create_topic(&topic, load, Some(load.place.keep.0)).await?;
+        let mut jobs = self.producers(load, None);
+        for job in &mut jobs {
+            job.topic.clone_from(&topic);
+            job.partitions = load.partitions;
+        }
+        Ok(jobs)
+    }
+
+    async fn forget_topic(&self) -> Result<(), String> {
+        let deleted = self.client.admin().delete_topic(&self.topic).await;
+        deleted.map_err(|error| format!("delete {}: {error}", self.topic))
+    }
+
+    pub fn pid(&self) -> Option<u32> {
+        self.server.as_ref().map(Server::pid)
+    }
+
+    pub async fn stop(mut self) -> Result<(), String> {
+        match self.server.take() {
+            Some(server) => server.stop().await,
+            // A broker that was there before must not keep what we wrote.
+            None => self.forget_topic().await,
+        }
+    }
+
+    fn job(&self, work: Work) -> Job {
+        Job { broker: self.address.clone(), topic: self.topic.clone(), partitions: self.partitions, work }
+    }
+
+    /// The producers of a load. `records`: how many in all; `None`: until the window ends.
+    pub fn producers(&self, load: &Load, records: Option<u64>) -> Vec<Job> {
+        let processes = if load.single.is_some() { 1 } else { load.producers };
+        let count = u64::from(processes);
+        let clients = count * u64::from(load.single.unwrap_or(1));
+        (0..processes)
+            .map(|number| {
+                let pace = match (load.single, load.rate) {
+                    (Some(_), _) => Pace::OneByOne,
+                    (None, Some(rate)) => Pace::Rate(rate / f64::from(processes)),
+                    (None, None) => Pace::Flat,
+                };
+                let produce = Produce {
+                    number,
+                    producers: processes,
+                    size: load.size.0,
+                    pace,
+                    instances: load.single.unwrap_or(1),
+                    records_max: records
+                        .map(|records| records / count + u64::from(u64::from(number) < records % count)),
+                    memory_bytes: (load.memory.0 / clients).max(1 << 20),
+                    batch_bytes: load.batch().0,
+                    linger_us: load.linger().as_micros() as u64,
+                    acks: load.acks,
+                    compression: load.compression,
+                    keys: load.keys,
+                    sums: load.verify,
+                };
+                self.job(Work::Produce(produce))
+            })
+            .collect()
+    }
+
+    /// The consumers of a load, each of which reads `records`, or until the window ends.
+    pub fn consumers(&self, load: &Load, records: Option<u64>) -> Vec<Job> {
+        let prefetch_bytes = (load.memory.0 / u64::from(load.consumers)).max(1 << 20);
+        let consume = Consume { instances: 1, from: From::Earliest, prefetch_bytes, records_max: records };
+        (0..load.consumers).map(|_| self.job(Work::Consume(consume.clone()))).collect()
+    }
+
+    /// One process with many consumers that read `bytes` at one random place after the other.
+    pub fn wanderers(&self, instances: u32, bytes: u64, prefetch_bytes: u64) -> Job {
+        let from = From::Random { bytes };
+        self.job(Work::Consume(Consume { instances, from, prefetch_bytes, records_max: None }))
+    }
+}
+
+/// Records whose values take about so many bytes.
+pub fn records_of(bytes: u64, load: &Load) -> u64 {
+    (bytes / value_bytes(load.size.0) as u64).max(1)
+}

@@ -1,0 +1,173 @@
+//! A consumer worker: reads everything from the start, or a little here and there.
+//!
+//! Owner: the worker's runtime; one task for each consumer of the process.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use ringlog::client::{Client, ConsumedBatch, Consumer, ConsumerOptions, Position};
+use ringlog::rt::Random;
+use tokio::time::timeout;
+
+use super::{Progress, cpu_watched, sleep_until, watch_cpu};
+use crate::job::{Consume, From, Job, Report, Window};
+use crate::process::now_ns;
+use crate::stats::{self, Latency};
+use crate::values::stamp_of;
+
+/// How often a reader that gets nothing looks at the clock.
+const LOOK: Duration = Duration::from_millis(100);
+
+struct Reader {
+    consumer: Consumer,
+    window: Window,
+    records_max: u64,
+    report: Report,
+    latency: Latency,
+    progress: Progress,
+}
+
+pub async fn run(
+    client: &Client,
+    job: &Job,
+    work: &Consume,
+    window: Window,
+    progress: &Progress,
+) -> Result<Report, String> {
+    let offsets = match work.from {
+        From::Earliest => Vec::new(),
+        From::Random { .. } => client.admin().offsets(&job.topic).await.map_err(|error| error.to_string())?,
+    };
+    let offsets = Arc::new(offsets);
+    let mut tasks = Vec::new();
+    for instance in 0..work.instances {
+        let client = super::connect(&job.broker).await?;
+        let options = ConsumerOptions { prefetch_bytes: work.prefetch_bytes as usize, ..Default::default() };
+        let mut reader = Reader {
+            consumer: Consumer::new(&client, options),
+            window,
+            records_max: work.records_max.unwrap_or(u64::MAX),
+            report: Report::default(),
+            latency: stats::latency(),
+            progress: progress.clone(),
+        };
+        let (job, from, offsets) = (job.clone(), work.from, offsets.clone());
+        tasks.push(tokio::spawn(async move {
+            sleep_until(window.start_ns).await;
+            match from {
+                From::Earliest => reader.read_all(&job).await,
+                From::Random { bytes } => {
+                    let seed = u64::from(std::process::id()) << 32 | u64::from(instance);
+                    reader.read_here_and_there(&job, &offsets, bytes, seed).await;
+                }
+            }
+            reader.consumer.close();
+            // The client's connections end with its last value.
+            drop(client);
+            (reader.report, reader.latency)
+        }));
+    }
+    let watch = watch_cpu(window);
+    let (mut sum, mut latency) = (Report::default(), stats::latency());
+    for task in tasks {
+        let (report, own) = task.await.map_err(|error| error.to_string())?;
+        latency.add(&own).map_err(|error| error.to_string())?;
+        sum.add(report);
+    }
+    sum.cpu_ns = cpu_watched(watch, &window).await;
+    sum.latency_us = stats::to_counts(&latency);
+    Ok(sum)
+}
+
+impl Reader {
+    async fn read_all(&mut self, job: &Job) {
+        for partition in 0..job.partitions {
+            self.consumer.assign(&job.topic, partition, Position::Earliest);
+        }
+        while !self.is_over() {
+            self.next().await;
+        }
+    }
+
+    async fn read_here_and_there(&mut self, job: &Job, offsets: &[(i64, i64)], bytes: u64, seed: u64) {
+        let mut random = Random::new(seed);
+        let filled: Vec<u32> = (0..offsets.len() as u32)
+            .filter(|partition| offsets[*partition as usize].0 < offsets[*partition as usize].1)
+            .collect();
+        if filled.is_empty() {
+            self.fail("there is nothing to read");
+            return;
+        }
+        while !self.is_over() {
+            let partition = filled[(random.u64() % filled.len() as u64) as usize];
+            let (first, end) = offsets[partition as usize];
+            let offset = first + (random.u64() % (end - first) as u64) as i64;
+            self.consumer.assign(&job.topic, partition, Position::Offset(offset));
+            let until = self.report.bytes_total + bytes;
+            while self.report.bytes_total < until && !self.is_over() {
+                // The end of what was there at the start: what follows is no old offset.
+                if self.next().await.is_some_and(|next| next >= end) {
+                    break;
+                }
+            }
+            self.consumer.unassign(&job.topic, partition);
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        now_ns() >= self.window.stop_ns || self.report.records_total >= self.records_max
+    }
+
+    fn fail(&mut self, text: &str) {
+        self.report.errors += 1;
+        self.report.first_error.get_or_insert(text.to_owned());
+    }
+
+    /// Reads a batch, if one comes soon, and gives the offset behind it.
+    async fn next(&mut self) -> Option<i64> {
+        match timeout(LOOK, self.consumer.next_batch()).await {
+            Ok(Ok(batch)) => {
+                self.take(&batch);
+                Some(batch.next_offset)
+            }
+            Ok(Err(error)) => {
+                self.fail(&error.to_string());
+                // An error that repeats must not spin.
+                tokio::time::sleep(LOOK).await;
+                None
+            }
+            Err(_) => None,
+        }
+    }
+
+    fn take(&mut self, batch: &ConsumedBatch) {
+        let now = now_ns();
+        let (mut records, mut bytes) = (0, 0);
+        for record in batch.records() {
+            match record {
+                Ok(record) => {
+                    let value = record.value.unwrap_or_default();
+                    records += 1;
+                    bytes += value.len() as u64;
+                    let stamp = stamp_of(value).filter(|stamp| self.window.counts(stamp.intended_ns));
+                    if let Some(stamp) = stamp {
+                        self.latency.saturating_record(now.saturating_sub(stamp.intended_ns) / 1000);
+                    }
+                }
+                Err(error) => {
+                    self.report.errors += 1;
+                    self.report.first_error.get_or_insert(error.to_string());
+                }
+            }
+        }
+        self.report.records_total += records;
+        self.report.bytes_total += bytes;
+        self.report.last_ns = now;
+        if self.window.counts(now) {
+            self.report.records += records;
+            self.report.bytes += bytes;
+        }
+        self.progress.fetch_add(records, Ordering::Relaxed);
+    }
+}
