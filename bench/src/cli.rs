@@ -280,7 +280,7 @@ pub struct Suite {
     /// Pairs of rounds of each comparison [default: 5; --quick: 2].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub pairs: Option<u32>,
-    /// Length of one round of a comparison [default: 8s; --quick: 3s].
+    /// Length of one round of a comparison [default: 8s; --quick: 2s].
     #[arg(long, value_name = "TIME")]
     pub duration: Option<Span>,
     /// Write plots (SVG) into this folder.

@@ -43,15 +43,15 @@ impl Scale {
         let (low, high) = values
             .filter(usable)
             .fold((f64::MAX, f64::MIN), |(low, high), value| (low.min(value), high.max(value)));
-        if low > high {
-            return Scale { low: 1.0, high: 10.0, logarithmic };
+        if low > high || high <= 0.0 {
+            return Scale { low: if logarithmic { 1.0 } else { 0.0 }, high: 10.0, logarithmic };
         }
         if logarithmic {
             let (low, high) = (low.log10().floor(), high.log10().ceil());
             return Scale { low: 10f64.powf(low), high: 10f64.powf(high.max(low + 1.0)), logarithmic };
         }
         // From zero: a plot that begins elsewhere flatters differences.
-        let step = nice(high.max(f64::MIN_POSITIVE) / 5.0);
+        let step = nice(high / 5.0);
         Scale { low: 0.0, high: (high / step).ceil().max(1.0) * step, logarithmic }
     }
 
@@ -60,7 +60,8 @@ impl Scale {
             true => (value.max(self.low).log10() - self.low.log10()) / (self.high.log10() - self.low.log10()),
             false => (value - self.low) / (self.high - self.low),
         };
-        part.clamp(0.0, 1.0)
+        // What is no number lies at the edge rather than in the file.
+        if part.is_finite() { part.clamp(0.0, 1.0) } else { 0.0 }
     }
 
     /// Values that get a line and a label.

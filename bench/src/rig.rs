@@ -103,11 +103,16 @@ impl Rig {
         self.server.as_ref().map(Server::pid)
     }
 
-    pub async fn stop(mut self) -> Result<(), String> {
+    pub async fn stop(self) -> Result<(), String> {
+        self.stop_and_hear().await.map(drop)
+    }
+
+    /// Stops a server that was started here, and gives what it said in its life.
+    pub async fn stop_and_hear(mut self) -> Result<String, String> {
         match self.server.take() {
             Some(server) => server.stop().await,
             // A broker that was there before must not keep what we wrote.
-            None => self.forget_topic().await,
+            None => self.forget_topic().await.map(|()| String::new()),
         }
     }
 

@@ -133,9 +133,10 @@ impl Server {
         Ok(())
     }
 
-    /// Stops it in order; its folder goes.
-    pub async fn stop(mut self) -> Result<(), String> {
-        self.end().await.map_err(|error| format!("{}: {error}", self.subject.name()))
+    /// Stops it in order, and gives what it said in its life; its folder goes.
+    pub async fn stop(mut self) -> Result<String, String> {
+        self.end().await.map_err(|error| format!("{}: {error}", self.subject.name()))?;
+        Ok(std::fs::read_to_string(self.dir.join("said")).unwrap_or_default())
     }
 }
 

@@ -30,6 +30,8 @@ const SLOW: u32 = 20;
 /// Filled before, so that stalled readers have something to stall on.
 const FILL: u64 = 512 << 20;
 const PARTITIONS: u32 = 16;
+/// Bounds of p99.99 and of the longest step.
+const STALL_US: (f64, f64) = (500.0, 2_000.0);
 
 pub async fn run(plan: &Plan) -> Result<Vec<Row>, String> {
     let seconds = plan.amount(30, 8);
@@ -59,7 +61,7 @@ pub async fn run(plan: &Plan) -> Result<Vec<Row>, String> {
     drop(connections);
     let own = worked.part(0..1).figures(Subject::Broker, &jobs[..1], timed(&load));
     let resident = rig.pid().map(|pid| process::use_of(pid).resident_bytes_max as f64);
-    rig.stop().await?;
+    let said = rig.stop_and_hear().await?;
     let kept = ratio(own.main().map(|flow| flow.records_per_second()), Some(rate));
     let mut metrics = summarise(&[own]);
     put(&mut metrics, "rate", Some(rate));
@@ -79,7 +81,31 @@ pub async fn run(plan: &Plan) -> Result<Vec<Row>, String> {
         grouped(resident.unwrap_or(0.0) / f64::from(1 << 20)),
         BUDGET >> 20
     ));
-    Ok(vec![row])
+    Ok(vec![row, stalls(&said)])
+}
+
+/// The longest working steps of the shards, as the broker tells them when it stops: a line with `stall`,
+/// `p99.99 N us` and `max N us` for each shard. The worst counts.
+fn stalls(said: &str) -> Row {
+    let goals = [at_most("stall_p99_99_us", STALL_US.0), at_most("stall_max_us", STALL_US.1)];
+    let name = "a working step of a shard, in thread CPU time";
+    let after = |line: &str, word: &str| {
+        let (_, rest) = line.split_once(word)?;
+        rest.split_whitespace().next()?.replace(',', "").parse::<f64>().ok()
+    };
+    let worst = |word: &str| {
+        let lines = said.lines().filter(|line| line.contains("stall"));
+        lines.filter_map(|line| after(line, word)).reduce(f64::max)
+    };
+    let (Some(high), Some(most)) = (worst("p99.99 "), worst("max ")) else {
+        return Row::failed(name, goals.into(), "the broker tells no stall histogram when it stops");
+    };
+    let mut metrics = crate::figures::Metrics::new();
+    put(&mut metrics, "stall_p99_99_us", Some(high));
+    put(&mut metrics, "stall_max_us", Some(most));
+    let mut row = Row::new(name, metrics);
+    row.goals.extend(goals);
+    row
 }
 
 /// Sends a request and reads frames until the one that answers it.
@@ -182,5 +208,20 @@ async fn throw_garbage(address: String) {
             let _ = stream.write_all(&garbage).await;
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_worst_shard_counts() {
+        let said = "ringlog shard-0: info: stall p99 10 us, p99.99 120 us, max 900 us\n\
+                    ringlog shard-1: info: stall p99 10 us, p99.99 80 us, max 1,700 us\n";
+        let row = stalls(said);
+        assert_eq!(row.reached(), Some(true), "{}", row.json());
+        assert_eq!(row.metrics["stall_max_us"], 1700.0);
+        assert_eq!(stalls("nothing").reached(), Some(false));
     }
 }

@@ -21,7 +21,7 @@ const ONE_OVER_APPEND_US: f64 = 100.0;
 
 pub async fn run(plan: &Plan) -> Result<Vec<Row>, String> {
     let linger = Some(Span(Duration::ZERO));
-    let duration = Span(plan.duration.max(plan.amount(Duration::from_secs(15), Duration::from_secs(5))));
+    let duration = Span(plan.duration.max(plan.amount(Duration::from_secs(15), Duration::from_secs(3))));
     let load = Load { linger, duration, ..plan.load() };
     let mut ladder = Ladder::start(&load).await?;
     let mut rows = Vec::new();

@@ -49,7 +49,7 @@ const GROUPS: [&str; 14] = [
 impl Plan {
     fn new(options: &Suite) -> Plan {
         let quick = options.quick;
-        let duration = options.duration.map_or(Duration::from_secs(if quick { 3 } else { 8 }), |span| span.0);
+        let duration = options.duration.map_or(Duration::from_secs(if quick { 2 } else { 8 }), |span| span.0);
         let pairs = options.pairs.unwrap_or(if quick { 2 } else { 5 });
         Plan { quick, pairs, duration, options: options.clone() }
     }
@@ -58,7 +58,7 @@ impl Plan {
     pub fn load(&self) -> Load {
         let standard = Load::standard();
         let place = Place { dir: self.options.dir.clone(), pairs: self.pairs, ..standard.place };
-        let warm_up = Span(Duration::from_millis(if self.quick { 700 } else { 1000 }));
+        let warm_up = Span(Duration::from_millis(if self.quick { 500 } else { 1000 }));
         Load { place, warm_up, duration: Span(self.duration), keys: Keys::Uniform, ..standard }
     }
 

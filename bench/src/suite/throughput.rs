@@ -67,7 +67,8 @@ pub async fn produce_small(plan: &Plan) -> Result<Vec<Row>, String> {
 }
 
 pub async fn shapes(plan: &Plan) -> Result<Vec<Row>, String> {
-    let load = plan.load();
+    let mut load = plan.load();
+    load.place.pairs = plan.amount(plan.pairs, 1);
     let goals = [at_least("eta", 0.6)];
     let mut cases = vec![
         case("produce", Kind::Produce, Load { partitions: 1, ..load.clone() }, goals),
@@ -109,7 +110,7 @@ pub async fn cold(plan: &Plan) -> Result<Vec<Row>, String> {
     let mut cases = Vec::new();
     for (partitions, eta) in [(16, 0.8), (1_000, 0.5)] {
         let mut load = Load { partitions, keys: Keys::Uniform, ..plan.load() };
-        load.place.pairs = load.place.pairs.min(3);
+        load.place.pairs = plan.amount(plan.pairs.min(3), 1);
         cases.push(case(&what, kind, load, [at_least("eta", eta)]));
     }
     all(cases).await
