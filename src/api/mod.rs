@@ -4,6 +4,7 @@
 //! the [`Reply`]. A [`Chunk`] borrows record bytes from wherever they lie (tail or read buffer);
 //! nothing between the disk and the socket copies them.
 
+use std::any::Any;
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -161,17 +162,24 @@ pub struct Chunk {
     owner: Rc<dyn AsRef<[u8]>>,
     start: usize,
     end: usize,
+    held: Option<Rc<dyn Any>>,
 }
 
 impl Chunk {
     pub fn new(owner: Rc<dyn AsRef<[u8]>>, range: std::ops::Range<usize>) -> Chunk {
         assert!(range.start <= range.end && range.end <= (*owner).as_ref().len());
-        Chunk { owner, start: range.start, end: range.end }
+        Chunk { owner, start: range.start, end: range.end, held: None }
+    }
+
+    /// Keeps something else alive as long as itself: what its memory is counted by.
+    pub fn holding(self, held: Rc<dyn Any>) -> Chunk {
+        Chunk { held: Some(held), ..self }
     }
 
     /// A part of this chunk; `range` counts from its start.
     pub fn slice(&self, range: std::ops::Range<usize>) -> Chunk {
-        Chunk::new(self.owner.clone(), self.start + range.start..self.start + range.end)
+        let part = Chunk::new(self.owner.clone(), self.start + range.start..self.start + range.end);
+        Chunk { held: self.held.clone(), ..part }
     }
 }
 

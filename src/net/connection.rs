@@ -5,15 +5,16 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::time::Duration;
 
 use crate::api::Chunk;
 use crate::base::Map;
 use crate::model::PartitionId;
 use crate::net::handshake::Session;
 use crate::net::outbox::{Order, Outbox};
-use crate::net::{Closed, Limits, STALL, Service, WATCH};
+use crate::net::{Closed, FETCH_BYTES_MIN, Limits, Memory, SLOW_BYTES_PER_S, STALL, Service, WATCH};
 use crate::rt::local::{Either, Event, select2};
-use crate::rt::{Instant, Rt, Stream};
+use crate::rt::{Instant, Lease, Rt, Stream};
 use crate::wire::FrameReader;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +42,11 @@ pub(super) struct Connection {
     pub service: Rc<dyn Service>,
     pub stream: Stream,
     pub limits: Limits,
+    pub memory: Memory,
+    /// For the large frame that is arriving or is being taken over.
+    pub incoming: RefCell<Option<Lease>>,
+    /// Since when it arrives, and how large it is.
+    pub arriving: Cell<Option<(Instant, usize)>>,
     pub client_frame_bytes_max: u32,
     pub handles: RefCell<Handles>,
     pub outbox: RefCell<Outbox>,
@@ -65,12 +71,22 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(rt: Rt, service: Rc<dyn Service>, stream: Stream, session: Session) -> Rc<Connection> {
+    pub(super) fn new(
+        rt: Rt,
+        service: Rc<dyn Service>,
+        stream: Stream,
+        mut session: Session,
+    ) -> Rc<Connection> {
+        let memory = service.memory();
+        session.frames.set_recycler(memory.recycler.clone());
         Rc::new(Connection {
             rt,
             service,
             stream,
             limits: session.limits,
+            memory,
+            incoming: RefCell::default(),
+            arriving: Cell::new(None),
             client_frame_bytes_max: session.client_frame_bytes_max,
             handles: RefCell::default(),
             outbox: RefCell::default(),
@@ -94,8 +110,10 @@ impl Connection {
 
     /// Whether another request may be read.
     pub(super) fn has_room(&self) -> bool {
-        self.outstanding.get() < self.limits.requests_max
-            && self.outbox.borrow().bytes() < self.limits.reply_bytes_max
+        // Once stalled peers hold all that there is for replies, nobody may hold much.
+        let scarce = self.memory.replies.left() == 0;
+        let most = if scarce { FETCH_BYTES_MIN } else { self.limits.reply_bytes_max };
+        self.outstanding.get() < self.limits.requests_max && self.outbox.borrow().bytes() < most
     }
 
     pub(super) fn is_idle(&self) -> bool {
@@ -106,6 +124,11 @@ impl Connection {
     pub(super) fn reply_bytes_left(&self) -> usize {
         let used = self.outbox.borrow().bytes() + self.promised.get();
         self.limits.reply_bytes_max.saturating_sub(used)
+    }
+
+    /// Some fetch is not answered yet, or its answer has not left.
+    pub(super) fn has_fetched(&self) -> bool {
+        self.promised.get() > 0 || self.outbox.borrow().bytes() > 0
     }
 
     pub(super) fn promise(&self, bytes: u32) {
@@ -168,6 +191,8 @@ impl Connection {
         }
         self.state.set(State::Dead);
         self.outbox.borrow_mut().clear();
+        // Requests that are still under way keep the connection, but no frame.
+        drop(self.incoming.take());
         self.stream.shutdown();
         self.filled.notify();
         self.room.notify();
@@ -189,7 +214,11 @@ pub(super) async fn watch(connection: Rc<Connection>) {
         if connection.state.get() == State::Dead {
             return;
         }
-        if connection.writing_since.get().is_some_and(|since| rt.now() - since >= STALL) {
+        let stalls = connection.writing_since.get().is_some_and(|since| rt.now() - since >= STALL);
+        let crawls = connection.arriving.get().is_some_and(|(since, bytes)| {
+            rt.now() - since >= STALL + Duration::from_secs(bytes as u64 / SLOW_BYTES_PER_S)
+        });
+        if stalls || crawls {
             connection.kill(Closed::Stalled);
             return;
         }

@@ -22,7 +22,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::api::{Done, Request};
-use crate::rt::{Handover, Rt, Stream};
+use crate::rt::{Budget, Handover, Rt, Stream};
+use crate::wire::Recycler;
 
 use self::connection::Connection;
 use self::handshake::{Handshake, greet};
@@ -31,6 +32,11 @@ use self::handshake::{Handshake, greet};
 const HELLO_DEADLINE: Duration = Duration::from_secs(10);
 /// A response that makes no progress for this long ends the connection.
 const STALL: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 30 });
+/// A large frame that arrives more slowly than this, after the stall limit, ends the connection: it
+/// keeps memory from others.
+const SLOW_BYTES_PER_S: u64 = 256 << 10;
+/// What a fetch may answer even while others hold, or have promised, all that there is.
+const FETCH_BYTES_MIN: usize = 64 << 10;
 /// How often a connection is looked at: for a stalled response, and for memory that it can give back.
 const WATCH: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 5 });
 
@@ -49,6 +55,16 @@ pub struct Limits {
     pub fetch_bytes_max: u32,
 }
 
+/// Memory that the connections of a shard share.
+#[derive(Clone)]
+pub struct Memory {
+    /// Of large frames, from their beginning until the shard has taken them over.
+    pub incoming: Rc<Budget>,
+    /// Of records on their way to sockets; counted by the shard.
+    pub replies: Rc<Budget>,
+    pub recycler: Recycler,
+}
+
 /// Why a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Closed {
@@ -60,7 +76,7 @@ pub enum Closed {
     Silent,
     /// It spoke another protocol, or broke the rules of this one.
     Garbage,
-    /// It did not take its replies.
+    /// It did not take its replies, or did not end a frame that it had begun.
     Stalled,
 }
 
@@ -78,6 +94,7 @@ pub trait Service {
     /// preface of the handover.
     fn hand_over(&self, shard: u32, socket: Handover);
     fn limits(&self) -> Limits;
+    fn memory(&self) -> Memory;
     /// For the metrics.
     fn closed(&self, why: Closed);
 }

@@ -3,6 +3,7 @@
 //! Floor 4. Owner: shard. Only produce is held back (when staging is full); everything else is
 //! read as long as the connection keeps its own bounds.
 
+use std::pin::pin;
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -10,7 +11,7 @@ use bytes::Bytes;
 use crate::api::{self, Done};
 use crate::model::{ErrorCode, Failure, PartitionId};
 use crate::net::connection::{Connection, Handle, State, watch};
-use crate::net::{Closed, translate, writer};
+use crate::net::{Closed, FETCH_BYTES_MIN, translate, writer};
 use crate::rt::local::{Either, select2};
 use crate::wire::{self, FrameError, FrameReader, HEADER_BYTES, Header, Reply, Request, encode_fetched};
 
@@ -20,8 +21,6 @@ const TURN_BYTES: usize = 256 << 10;
 const DISCARD_BYTES_MAX: usize = 128 << 20;
 /// Longest long poll, so that a fetch does not outlive its client by much.
 const FETCH_WAIT_MS_MAX: u32 = 60_000;
-/// What a fetch may answer even while others have promised all that the connection may hold.
-const FETCH_BYTES_MIN: usize = 64 << 10;
 /// Bound of what a fetch reply says about one handle, beside an error's text.
 const FETCHED_BYTES: usize = 64;
 
@@ -43,6 +42,13 @@ async fn read(connection: &Rc<Connection>) -> Closed {
         if let Err(why) = take_requests(connection, &mut frames).await {
             return why;
         }
+        let large = frames.large_bytes();
+        if large > 0
+            && connection.incoming.borrow().is_none()
+            && let Err(why) = lease(connection, large).await
+        {
+            return why;
+        }
         match select2(connection.stream.read(frames.space()), connection.nudge.wait()).await {
             Either::First(Ok(0)) => return Closed::Peer,
             Either::First(Err(_)) => {
@@ -55,6 +61,22 @@ async fn read(connection: &Rc<Connection>) -> Closed {
                 connection.reads.set(connection.reads.get() + 1);
             }
             Either::Second(()) => frames.relax(),
+        }
+    }
+}
+
+/// Waits for the memory of a large frame that has begun, so that all of them together are bounded.
+async fn lease(connection: &Rc<Connection>, bytes: usize) -> Result<(), Closed> {
+    let mut lease = pin!(connection.memory.incoming.wait(bytes));
+    loop {
+        match select2(&mut lease, connection.room.wait()).await {
+            Either::First(lease) => {
+                *connection.incoming.borrow_mut() = Some(lease);
+                connection.arriving.set(Some((connection.rt.now(), bytes)));
+                return Ok(());
+            }
+            Either::Second(()) if connection.state.get() != State::Open => return Err(Closed::Peer),
+            Either::Second(()) => {}
         }
     }
 }
@@ -73,7 +95,9 @@ async fn take_requests(connection: &Rc<Connection>, frames: &mut FrameReader) ->
             Ok(None) => return Ok(()),
             Ok(Some((header, body))) => {
                 turn_bytes += header.frame_bytes();
+                connection.arriving.set(None);
                 handle_frame(connection, header, body).await?;
+                drop(connection.incoming.take());
             }
             Err(FrameError::TooLarge { bytes, bytes_max }) => {
                 let text = format!("a frame of {bytes} bytes: this broker accepts up to {bytes_max}");
@@ -130,7 +154,10 @@ async fn handle_frame(connection: &Rc<Connection>, header: Header, body: Bytes) 
             }
             produce_batch(connection, header, produce);
         }
-        Request::Fetch(fetch) => fetch_batches(connection, header, fetch),
+        Request::Fetch(fetch) => {
+            fetch_room(connection).await?;
+            fetch_batches(connection, header, fetch);
+        }
         Request::Open { .. } => open(connection, header, request),
         Request::ListOffsets { at } => with_handle(connection, header, |partition| {
             api::Request::ListOffsets { partition, at: translate::at(at) }
@@ -142,6 +169,17 @@ async fn handle_frame(connection: &Rc<Connection>, header: Header, body: Bytes) 
             let request = translate::request(other).expect("every other request goes to the shard");
             plain(connection, header, request);
         }
+    }
+    Ok(())
+}
+
+/// Once others hold all that there is for replies, a connection has one fetch under way.
+async fn fetch_room(connection: &Connection) -> Result<(), Closed> {
+    while connection.memory.replies.left() < FETCH_BYTES_MIN && connection.has_fetched() {
+        if connection.state.get() != State::Open {
+            return Err(Closed::Peer);
+        }
+        connection.room.wait().await;
     }
     Ok(())
 }

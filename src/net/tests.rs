@@ -19,13 +19,26 @@ use crate::wire::{
 
 const PARTITION: PartitionId = PartitionId { topic: TopicId(9), partition: 0 };
 
-#[derive(Default)]
 struct Shard {
+    incoming: Rc<Budget>,
     held: RefCell<VecDeque<(Request, Done)>>,
     full: Cell<bool>,
     room: Event,
     handed: RefCell<Vec<(u32, Handover)>>,
     closed: RefCell<Vec<Closed>>,
+}
+
+impl Default for Shard {
+    fn default() -> Shard {
+        Shard {
+            incoming: Budget::new(300_000),
+            held: RefCell::default(),
+            full: Cell::new(false),
+            room: Event::new(),
+            handed: RefCell::default(),
+            closed: RefCell::default(),
+        }
+    }
 }
 
 impl Service for Shard {
@@ -70,6 +83,13 @@ impl Service for Shard {
             requests_max: 4,
             reply_bytes_max: 1 << 20,
             fetch_bytes_max: 1 << 20,
+        }
+    }
+    fn memory(&self) -> Memory {
+        Memory {
+            incoming: self.incoming.clone(),
+            replies: Budget::new(1 << 20),
+            recycler: Recycler::default(),
         }
     }
     fn closed(&self, why: Closed) {
@@ -368,5 +388,32 @@ fn a_reader_that_takes_nothing_is_cut_off() {
         assert!(shard.closed.borrow().is_empty());
         until_within(&rt, STALL + 2 * WATCH, || *shard.closed.borrow() == [Closed::Stalled]).await;
         assert_eq!(Rc::strong_count(&bytes), 1, "what was waiting is let go");
+    });
+}
+
+#[test]
+fn large_frames_share_a_budget_and_must_come_on() {
+    with_connection(|rt, shard, mut client| async move {
+        client.hello(ANY_SHARD).await;
+        client.reply().await.unwrap();
+        let handle = client.open(1).await;
+        let large = |corr| {
+            let mut out = Vec::new();
+            let batch = Bytes::from(vec![7; 190_000]);
+            Ask::Produce(Produce { acks: Acks::All, batch }).encode(corr, handle, &mut out);
+            out
+        };
+        let others = shard.incoming.lease(200_000);
+        client.stream.write_all_vectored(&[&large(2)]).await.unwrap();
+        rt.sleep(Duration::from_millis(50)).await;
+        assert!(shard.held.borrow().is_empty(), "its memory is not there yet");
+        drop(others);
+        until(&rt, || shard.held.borrow().len() == 1).await;
+        until(&rt, || shard.incoming.left() == 300_000).await;
+        // One that stops in the middle does not keep the memory.
+        client.stream.write_all_vectored(&[&large(3)[..100_000]]).await.unwrap();
+        until(&rt, || shard.incoming.left() < 300_000).await;
+        until(&rt, || *shard.closed.borrow() == [Closed::Stalled]).await;
+        until(&rt, || shard.incoming.left() == 300_000).await;
     });
 }

@@ -6,6 +6,7 @@
 //! Nothing above this module reads a clock, draws a random number, or opens a file or a socket;
 //! no type of glommio leaves it.
 
+mod budget;
 mod buffer;
 mod file;
 pub mod local;
@@ -26,6 +27,7 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
+pub use budget::{Budget, Lease};
 pub use buffer::{Buf, BufMut};
 use file::FolderKind;
 pub use file::{Access, Entry, File, Folder, Lock, Space};

@@ -3,6 +3,7 @@
 //! Floor 5. Owner: the shard. Invariant: nothing at or above the high watermark, below the log start,
 //! or unverified leaves; damage is answered with CORRUPT_MESSAGE and the next offset that can be read.
 
+use std::any::Any;
 use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
@@ -16,6 +17,8 @@ use crate::model::{ErrorCode, Failure, Offset, PartitionId};
 use crate::record;
 use crate::rt::local::{self, Event};
 
+/// A fetch may answer so much whatever other answers hold.
+const BYTES_MIN: usize = 64 << 10;
 /// One read of the disk covers at most this.
 const SPAN_BYTES: u64 = 1 << 20;
 /// Runs of a partition closer than this are read in one span.
@@ -97,7 +100,9 @@ impl Shard {
         let mut out = Vec::with_capacity(fetch.partitions.len());
         let mut bytes = 0;
         for wanted in &fetch.partitions {
-            let room = (fetch.bytes_max as usize).saturating_sub(bytes);
+            // Records on their way to sockets are bounded together; a fetch always gets a little.
+            let left = self.memory.replies.left().max(BYTES_MIN);
+            let room = (fetch.bytes_max as usize).min(bytes + left).saturating_sub(bytes);
             // A full answer still tells where the other partitions stand.
             let read = if room == 0 && bytes > 0 { 0 } else { room.max(1) };
             let fetched = self.read_partition(wanted, read).await;
@@ -139,13 +144,17 @@ impl Shard {
         if in_range {
             let bytes_max = room.min(wanted.bytes_max as usize).max(1);
             let visible_end = fetched.high_watermark;
+            let mut lease = self.memory.replies.lease(bytes_max);
             match self.gather(&partition, wanted, visible_end, bytes_max).await {
                 Ok(gathered) => {
                     // All that was wanted is an accepted loss: the reader goes on behind it.
                     if gathered.chunks.is_empty() && gathered.next > wanted.offset {
                         fetched.next_offset = gathered.next;
                     }
-                    fetched.chunks = gathered.chunks;
+                    lease.shrink(gathered.chunks.iter().map(|chunk| chunk.len()).sum());
+                    let lease: Rc<dyn Any> = Rc::new(lease);
+                    let chunks = gathered.chunks.into_iter();
+                    fetched.chunks = chunks.map(|chunk| chunk.holding(lease.clone())).collect();
                 }
                 Err((failure, next)) => {
                     fetched.error = Some(failure);

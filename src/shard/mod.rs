@@ -36,6 +36,7 @@ use crate::base::Map;
 use crate::coordinator::Image;
 use crate::lane::PartitionLog;
 use crate::model::{LaneId, PartitionId, TopicConfig, TopicId};
+use crate::net::Memory;
 use crate::rt::local::Event;
 use crate::rt::{Level, Rt, mesh as channel};
 
@@ -68,6 +69,8 @@ struct Shard {
     /// Admin requests that the control plane has not answered.
     admin: RefCell<Map<u64, Done>>,
     admin_last: Cell<u64>,
+    /// What connections share.
+    memory: Memory,
     staged_bytes: Cell<usize>,
     staged_bytes_max: usize,
     /// Staged bytes went below the bound.

@@ -11,7 +11,7 @@ use std::rc::Rc;
 use super::Shard;
 use super::mesh::ToShard;
 use crate::api::{Done, Reply, Request};
-use crate::net::{self, Closed, Limits, Service};
+use crate::net::{self, Closed, Limits, Memory, Service};
 use crate::rt::{Handover, Level, Stream};
 
 /// Handles of one connection: a client of 100,000 partitions is served.
@@ -117,6 +117,10 @@ impl Service for Port {
             reply_bytes_max: REPLY_BYTES_MAX,
             fetch_bytes_max: frame_bytes_max - FETCH_HEAD_BYTES_MAX.min(frame_bytes_max / 2),
         }
+    }
+
+    fn memory(&self) -> Memory {
+        self.0.memory.clone()
     }
 
     fn closed(&self, why: Closed) {

@@ -16,17 +16,21 @@ use super::retention::ClockGuard;
 use super::{LogRef, Partition, Shard};
 use crate::base::Map;
 use crate::coordinator::Image;
-use crate::journal::{self, Budget, Journal, Loss, Recovery};
+use crate::journal::{self, Journal, Loss, Recovery};
 use crate::lane::PartitionLog;
 use crate::model::{JournalId, LaneId, PartitionId};
+use crate::net::Memory;
 use crate::rt::local::Event;
-use crate::rt::{Folder, Rt, mesh as channel};
+use crate::rt::{Budget, Folder, Rt, mesh as channel};
+use crate::wire::Recycler;
 
 /// Segments are at most this share of the filesystem.
 const SEGMENT_SHARE: u64 = 64;
 /// Tail that consumers may lag behind without a read of the disk. More would only delay the day on
 /// which frames are written into memory that is already mapped: page faults were a tenth of the CPU.
 const TAIL_BYTES_MAX: usize = 512 << 20;
+/// Large frames that arrive, and likewise records that leave.
+const CONNECTIONS_BYTES_MAX: usize = 512 << 20;
 /// How long the epoch blocks may wait for the disk.
 const EPOCH_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -81,7 +85,7 @@ async fn open_one(
         let made = Journal::create(rt, parent, *id, segment_bytes).await;
         made.map_err(|error| format!("journal {id} cannot be made: {error}"))?;
     }
-    let budget = Budget {
+    let budget = journal::Budget {
         tail_bytes: (plan.memory_bytes as usize / 4).min(TAIL_BYTES_MAX) / plan.journals.len(),
         index_bytes: (plan.memory_bytes as usize / 8) / plan.journals.len(),
     };
@@ -171,6 +175,11 @@ fn assemble(
         staged_bytes_max: (plan.memory_bytes as usize / 8).clamp(1 << 20, 256 << 20),
         default_config: Rc::new(plan.settings.topic_defaults.clone()),
         settings: plan.settings,
+        memory: Memory {
+            incoming: Budget::new((plan.memory_bytes as usize / 8).clamp(1 << 20, CONNECTIONS_BYTES_MAX)),
+            replies: Budget::new((plan.memory_bytes as usize / 8).clamp(1 << 20, CONNECTIONS_BYTES_MAX)),
+            recycler: Recycler::default(),
+        },
         peers: plan.peers,
         control,
         image: RefCell::new(Image::default()),

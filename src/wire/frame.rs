@@ -77,6 +77,18 @@ impl FrameReader {
         }
     }
 
+    /// Takes memory for large frames from `recycler`, and lets it go back there.
+    pub fn set_recycler(&mut self, recycler: Recycler) {
+        self.recycler = recycler;
+    }
+
+    /// Bytes of the frame that has begun, if it wants memory of its own; else 0.
+    pub fn large_bytes(&self) -> usize {
+        let header = self.pending().first_chunk::<HEADER_BYTES>().and_then(Header::decode);
+        let bytes = header.map_or(0, |header| header.frame_bytes());
+        if self.skip == 0 && (LARGE_BYTES..=self.frame_bytes_max).contains(&bytes) { bytes } else { 0 }
+    }
+
     /// Changes the bound, once the hello has agreed on one.
     pub fn set_frame_bytes_max(&mut self, frame_bytes_max: u32) {
         self.frame_bytes_max = frame_bytes_max as usize;
@@ -86,7 +98,9 @@ impl FrameReader {
     pub fn relax(&mut self) {
         if self.filled == 0 {
             self.buffer = BytesMut::new();
-            self.recycler.clear();
+            if self.frame_bytes_seen >= LARGE_BYTES {
+                self.recycler.clear();
+            }
             self.frame_bytes_seen = 0;
             self.chunk_bytes = CHUNK_BYTES_MIN;
         }

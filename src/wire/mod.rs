@@ -25,6 +25,7 @@ mod tests;
 pub use fetch::{Fetch, FetchHandle, Fetched, FetchedHandle, encode_fetched};
 pub use frame::{FrameError, FrameReader};
 pub use header::{FLAG_OPTIONAL, FLAG_REPLY, HEADER_BYTES, Header, Op};
+pub use recycle::Recycler;
 pub use reply::{Opened, Produced, Reply};
 pub use request::{Acks, At, PRODUCE_PREFIX_BYTES, Produce, Request, encode_produce_prefix};
 pub use session::{ANY_SHARD, Hello, HelloReply};

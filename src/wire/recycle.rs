@@ -1,7 +1,7 @@
 //! Memory of large frames, used again once nobody holds their bytes.
 //!
-//! Floor 3; owned by one connection's reading side. Buffers come back from wherever the bytes were
-//! dropped; a bounded number is kept.
+//! Floor 3; shared by the connections of a shard, or owned by one of a client. Buffers come back from
+//! wherever the bytes were dropped; a bounded number is kept.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -13,7 +13,7 @@ const BYTES_MAX: usize = 32 << 20;
 
 /// Buffers whose bytes are all initialised.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Recycler(Arc<Mutex<Vec<Vec<u8>>>>);
+pub struct Recycler(Arc<Mutex<Vec<Vec<u8>>>>);
 
 /// A buffer on loan: it goes back when the last reference to its bytes is dropped.
 struct Loan {

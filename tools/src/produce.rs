@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use memchr::memmem;
-use ringlog::client::{Client, Producer, ProducerOptions, Record};
+use ringlog::client::{Client, ProduceError, Producer, ProducerOptions, Record};
 use ringlog::record::Compression;
 use ringlog::wire;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use crate::acks::AckBook;
 use crate::cli::{self, Separator};
@@ -108,6 +109,14 @@ fn send_pieces<R: Read>(reader: &mut LineReader<R>, pieces: &mpsc::Sender<std::i
     }
 }
 
+/// How long a topic that is not there is believed to be gone: it is not asked for with every line.
+const GONE: Duration = Duration::from_millis(200);
+
+struct Gone {
+    since: Instant,
+    reason: String,
+}
+
 struct Sender {
     producer: Producer,
     topic: String,
@@ -115,6 +124,8 @@ struct Sender {
     partition: Option<u32>,
     headers: Vec<(String, Option<Bytes>)>,
     book: AckBook,
+    /// The topic was not there when it was last asked for.
+    gone: Option<Gone>,
     /// Lines read so far.
     line: u64,
     bytes: u64,
@@ -134,6 +145,7 @@ impl Sender {
             partition: options.partition,
             headers: options.headers.into_iter().map(header).collect(),
             book: AckBook::new(options.print_acks),
+            gone: None,
             line: 0,
             bytes: 0,
             progress: Progress::new("read"),
@@ -186,6 +198,9 @@ impl Sender {
     }
 
     async fn send(&mut self, record: Record) {
+        if let Some(gone) = self.gone.as_ref().filter(|gone| gone.since.elapsed() < GONE) {
+            return self.book.failed(self.line, &gone.reason);
+        }
         let delivery = match self.producer.try_send(&self.topic, &record) {
             Some(delivery) => delivery,
             None => {
@@ -203,6 +218,9 @@ impl Sender {
                 }
             }
         };
+        if let Some(Err(error @ ProduceError::UnknownTopic { .. })) = delivery.outcome() {
+            self.gone = Some(Gone { since: Instant::now(), reason: error.to_string() });
+        }
         self.book.sent(self.line, delivery);
     }
 

@@ -84,7 +84,6 @@ impl ProducerOptions {
             ticket_next: Default::default(),
             ready: Default::default(),
             lookups: Default::default(),
-            missing: Default::default(),
             trouble: Default::default(),
             flushing: Default::default(),
             closed: Default::default(),
@@ -242,7 +241,7 @@ impl ProducerMachine {
             News::Down { target, lost } => self.down(target, &lost),
             News::Routed { topics } => {
                 for topic in topics {
-                    self.routed(now, &topic);
+                    self.routed(&topic);
                 }
             }
         }
@@ -360,7 +359,7 @@ impl ProducerMachine {
     }
 
     /// The route of a topic was looked up anew: senders and partitions learn about it.
-    fn routed(&mut self, now: Millis, name: &str) {
+    fn routed(&mut self, name: &str) {
         let (due, rest): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.lookups).into_iter().partition(|lookup| lookup.topic == name);
         self.lookups = rest;
@@ -381,7 +380,6 @@ impl ProducerMachine {
                     }
                     self.dirty.insert(index);
                 }
-                self.front.note_missing(now, name, None);
                 answer(due, Ok(()));
             }
             Err(failure) => {
@@ -393,7 +391,6 @@ impl ProducerMachine {
                     self.partitions[index].fail_queued(error.clone());
                     self.dirty.insert(index);
                 }
-                self.front.note_missing(now, name, Some(error.clone()));
                 answer(due, Err(error));
             }
         }

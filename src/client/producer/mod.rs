@@ -122,8 +122,6 @@ struct Front {
     ready: Mutex<Vec<usize>>,
     /// Topics that senders wait to learn about.
     lookups: Mutex<Vec<Lookup>>,
-    /// Topics that were just looked up and are not there, and until when that is believed.
-    missing: Mutex<BTreeMap<String, (Millis, ProduceError)>>,
     /// What keeps records from being delivered, as far as the last event told.
     trouble: Mutex<Option<String>>,
     /// Flushes under way: nothing lingers.
@@ -149,9 +147,6 @@ struct Lookup {
     asked: Millis,
     answer: Promise<Result<(), ProduceError>>,
 }
-
-/// How long a topic that is not there is not asked for again.
-const MISSING_MS: Millis = 200;
 
 /// Why a record cannot be appended right now.
 enum Refusal {
@@ -330,9 +325,6 @@ impl Front {
     }
 
     async fn look_up(&self, now: Millis, topic: &str) -> Result<(), ProduceError> {
-        if let Some((_, error)) = lock(&self.missing).get(topic).filter(|(until, _)| now < *until) {
-            return Err(error.clone());
-        }
         let answer = Promise::default();
         {
             let mut lookups = lock(&self.lookups);
@@ -358,13 +350,6 @@ impl Front {
             poll
         })
         .await;
-    }
-
-    /// A topic was looked up; `Some`: it is not there.
-    fn note_missing(&self, now: Millis, topic: &str, error: Option<ProduceError>) {
-        let mut missing = lock(&self.missing);
-        missing.retain(|name, (until, _)| name != topic && now < *until);
-        missing.extend(error.map(|error| (topic.to_owned(), (now + MISSING_MS, error))));
     }
 
     /// The fate of a batch is known.

@@ -1,0 +1,89 @@
+//! A bound on memory that the tasks of one executor share.
+//!
+//! Floor 1. Owner: shard. Bytes are given back when their lease is dropped, wherever that happens.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use super::local::Event;
+
+pub struct Budget {
+    bytes_max: usize,
+    used: Cell<usize>,
+    /// Something was given back.
+    room: Event,
+}
+
+/// Bytes taken out of a budget.
+pub struct Lease {
+    budget: Rc<Budget>,
+    bytes: usize,
+}
+
+impl Budget {
+    pub fn new(bytes_max: usize) -> Rc<Budget> {
+        Rc::new(Budget { bytes_max, used: Cell::new(0), room: Event::new() })
+    }
+
+    pub fn left(&self) -> usize {
+        self.bytes_max.saturating_sub(self.used.get())
+    }
+
+    /// Takes `bytes`, whatever is left.
+    pub fn lease(self: &Rc<Self>, bytes: usize) -> Lease {
+        self.used.set(self.used.get() + bytes);
+        Lease { budget: self.clone(), bytes }
+    }
+
+    /// Waits until `bytes` are left. One lease that is larger than the whole budget is granted while
+    /// there is no other.
+    pub async fn wait(self: &Rc<Self>, bytes: usize) -> Lease {
+        while self.used.get() > 0 && self.left() < bytes {
+            self.room.wait().await;
+        }
+        self.lease(bytes)
+    }
+}
+
+impl Lease {
+    /// Gives back all but `bytes`.
+    pub fn shrink(&mut self, bytes: usize) {
+        let bytes = bytes.min(self.bytes);
+        self.budget.used.set(self.budget.used.get() - (self.bytes - bytes));
+        self.bytes = bytes;
+        self.budget.room.notify();
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.shrink(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+    use std::pin::pin;
+    use std::task::{Context, Waker};
+
+    use super::*;
+
+    #[test]
+    fn leases_wait_for_room_and_give_it_back() {
+        let budget = Budget::new(100);
+        let mut first = budget.lease(90);
+        let mut waiting = pin!(budget.wait(60));
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(waiting.as_mut().poll(&mut context).is_pending());
+        first.shrink(50);
+        assert!(waiting.as_mut().poll(&mut context).is_pending());
+        drop(first);
+        let second = waiting.as_mut().poll(&mut context);
+        assert!(second.is_ready() && budget.left() == 40);
+        drop(second);
+        assert_eq!(budget.left(), 100);
+        // Nobody else has any: more than all is granted.
+        assert!(pin!(budget.wait(500)).poll(&mut context).is_ready());
+    }
+}
