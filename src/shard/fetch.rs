@@ -4,7 +4,6 @@
 //! or unverified leaves; damage is answered with CORRUPT_MESSAGE and the next offset that can be read.
 
 use std::any::Any;
-use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -41,6 +40,23 @@ struct Gathered {
     chunks: Vec<Chunk>,
     bytes: usize,
     next: Offset,
+    /// The next batch did not fit.
+    is_full: bool,
+}
+
+/// Bytes that a partition's part of an answer may have.
+#[derive(Clone, Copy)]
+struct Room {
+    wanted: usize,
+    /// For its first batch, which may be larger than what was wanted; `usize::MAX` if the answer
+    /// would be empty without it.
+    first: usize,
+}
+
+impl Room {
+    fn takes(self, before: usize, batch: usize) -> bool {
+        before + batch <= self.wanted || before == 0 && batch <= self.first
+    }
 }
 
 impl Shard {
@@ -103,17 +119,18 @@ impl Shard {
             // Records on their way to sockets are bounded together; a fetch always gets a little.
             let left = self.memory.replies.left().max(BYTES_MIN);
             let room = (fetch.bytes_max as usize).min(bytes + left).saturating_sub(bytes);
-            // A full answer still tells where the other partitions stand.
-            let read = if room == 0 && bytes > 0 { 0 } else { room.max(1) };
-            let fetched = self.read_partition(wanted, read).await;
+            // A full answer still tells where the other partitions stand. Only the first batch of all
+            // may exceed what was asked for.
+            let first = if bytes == 0 { usize::MAX } else { room };
+            let room = Room { wanted: room.min(wanted.bytes_max as usize), first };
+            let fetched = self.read_partition(wanted, room).await;
             bytes += fetched.chunks.iter().map(|chunk| chunk.len()).sum::<usize>();
             out.push(fetched);
         }
         (out, bytes)
     }
 
-    /// `room`: bytes left in the answer; 0 reads nothing.
-    async fn read_partition(&self, wanted: &FetchPartition, room: usize) -> FetchedPartition {
+    async fn read_partition(&self, wanted: &FetchPartition, room: Room) -> FetchedPartition {
         let mut fetched = FetchedPartition {
             partition: wanted.partition,
             error: None,
@@ -135,17 +152,16 @@ impl Shard {
             let visible_end = if above { log.next_offset } else { log.visible_end };
             (fetched.high_watermark, fetched.log_start) = (visible_end, log.log_start);
             if (log.log_start..=visible_end).contains(&wanted.offset) {
-                wanted.offset < visible_end && room > 0
+                wanted.offset < visible_end && room.first > 0
             } else {
                 fetched.error = Some(log.out_of_range(wanted.offset));
                 false
             }
         };
         if in_range {
-            let bytes_max = room.min(wanted.bytes_max as usize).max(1);
             let visible_end = fetched.high_watermark;
-            let mut lease = self.memory.replies.lease(bytes_max);
-            match self.gather(&partition, wanted, visible_end, bytes_max).await {
+            let mut lease = self.memory.replies.lease(room.wanted);
+            match self.gather(&partition, wanted, visible_end, room).await {
                 Ok(gathered) => {
                     // All that was wanted is an accepted loss: the reader goes on behind it.
                     if gathered.chunks.is_empty() && gathered.next > wanted.offset {
@@ -170,14 +186,14 @@ impl Shard {
         partition: &Partition,
         wanted: &FetchPartition,
         end: Offset,
-        bytes_max: usize,
+        room: Room,
     ) -> Result<Gathered, (Failure, Offset)> {
-        let mut out = Gathered { chunks: Vec::new(), bytes: 0, next: wanted.offset };
-        while out.next < end && out.bytes < bytes_max {
+        let mut out = Gathered { chunks: Vec::new(), bytes: 0, next: wanted.offset, is_full: false };
+        while out.next < end && !out.is_full {
             let place = self.locate(partition, wanted.partition, out.next, end).await;
             let result: Result<(), (Failure, Offset)> = match place {
                 Ok(Place::Runs { segment, runs }) => {
-                    self.read_runs(partition, wanted.partition, &segment, &runs, bytes_max, &mut out).await
+                    self.read_runs(partition, wanted.partition, &segment, &runs, room, &mut out).await
                 }
                 Ok(Place::Gap(next)) => Err((lost(out.next, next), next)),
                 Err(error) => Err((unreadable(&error), -1)),
@@ -240,12 +256,12 @@ impl Shard {
         id: PartitionId,
         segment: &Rc<Segment>,
         runs: &[RunRef],
-        bytes_max: usize,
+        room: Room,
         out: &mut Gathered,
     ) -> Result<(), (Failure, Offset)> {
         let journal = &partition.drive.journal;
         let mut at = 0;
-        while at < runs.len() && out.bytes < bytes_max {
+        while at < runs.len() && !out.is_full {
             let run = &runs[at];
             if run.first_offset > out.next {
                 return Ok(()); // A gap: located anew, and named there.
@@ -253,16 +269,15 @@ impl Shard {
             if run.lost {
                 return Err((lost(out.next, run.end_offset()), run.end_offset()));
             } else if let Some(payload) = journal.run_in_tail(segment, run) {
-                let range = trim(&payload, out.next, bytes_max - out.bytes);
-                out.take(payload.slice(range), run, bytes_max);
+                out.take(&payload, run, room);
                 at += 1;
             } else {
-                let count = span_of(&runs[at..], bytes_max - out.bytes);
+                let count = span_of(&runs[at..], room.wanted.saturating_sub(out.bytes));
                 let span = runs[at].range().start..runs[at + count - 1].range().end;
                 let read = journal.read_span(segment, span.clone()).await;
                 let (buf, from) = read.map_err(|error| (unreadable(&error), -1))?;
                 for run in &runs[at..at + count] {
-                    if out.bytes >= bytes_max {
+                    if out.is_full {
                         return Ok(());
                     }
                     let start = from + (run.range().start - span.start) as usize;
@@ -276,8 +291,7 @@ impl Shard {
                         return Err((lost(run.first_offset, run.end_offset()), run.end_offset()));
                     };
                     let chunk = Chunk::new(buf.clone(), start + payload.start..start + payload.end);
-                    let range = trim(&chunk, out.next, bytes_max - out.bytes);
-                    out.take(chunk.slice(range), run, bytes_max);
+                    out.take(&chunk, run, room);
                 }
                 at += count;
             }
@@ -305,35 +319,28 @@ impl Shard {
 }
 
 impl Gathered {
-    /// `payload` holds the whole batches of `run` that are wanted, as many as there was room for.
-    fn take(&mut self, payload: Chunk, run: &RunRef, bytes_max: usize) {
-        self.bytes += payload.len();
-        let last = record::batches(&payload).filter_map(Result::ok).last();
-        self.next = last.map_or(run.end_offset(), |batch| batch.next_offset());
-        if self.next < run.end_offset() {
-            // Cut inside the run: the answer is full.
-            self.bytes = self.bytes.max(bytes_max);
+    /// Takes the whole batches of a run's payload that are wanted, as many as there is room for.
+    fn take(&mut self, payload: &Chunk, run: &RunRef, room: Room) {
+        let (mut start, mut end) = (0, 0);
+        let mut next = run.end_offset();
+        for batch in record::batches(payload).map_while(Result::ok) {
+            let bytes = batch.bytes().len();
+            if batch.next_offset() <= self.next {
+                start = end + bytes;
+            } else if !room.takes(self.bytes + end - start, bytes) {
+                self.is_full = true;
+                next = batch.base_offset().max(self.next);
+                break;
+            }
+            end += bytes;
         }
-        if !payload.is_empty() {
-            self.chunks.push(payload);
+        if end > start {
+            self.chunks.push(payload.slice(start..end));
+            self.bytes += end - start;
         }
+        self.next = next;
+        self.is_full |= self.bytes >= room.wanted.max(1);
     }
-}
-
-/// The whole batches of a payload that reach to `from` or beyond, at least one, within `bytes_max`.
-fn trim(payload: &[u8], from: Offset, bytes_max: usize) -> Range<usize> {
-    let mut start = 0;
-    let mut end = 0;
-    for batch in record::batches(payload).map_while(Result::ok) {
-        let bytes = batch.bytes().len();
-        if batch.next_offset() <= from {
-            start = end + bytes;
-        } else if end > start && end + bytes - start > bytes_max {
-            break;
-        }
-        end += bytes;
-    }
-    start..end.max(start)
 }
 
 /// How many of the runs one read of the disk covers.
@@ -368,4 +375,63 @@ fn lost(offset: Offset, next: Offset) -> Failure {
 
 fn unreadable(error: &std::io::Error) -> Failure {
     Failure::new(ErrorCode::KafkaStorageError, format!("the disk cannot be read: {error}")).retry_after(1_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{BatchBuilder, Compression};
+
+    /// A run of batches of one record each, and the bytes of one.
+    fn run(first_offset: Offset, batches: i64) -> (Chunk, RunRef, usize) {
+        let mut payload = Vec::new();
+        for offset in first_offset..first_offset + batches {
+            let mut builder = BatchBuilder::new(0);
+            builder.append(0, None, Some(&[7; 100]), &[]);
+            let mut batch = builder.build(Compression::None, None);
+            record::stamp(&mut batch, offset, 0);
+            payload.extend_from_slice(&batch);
+        }
+        let bytes = payload.len();
+        let run = RunRef {
+            first_offset,
+            max_timestamp: 0,
+            retention_time: 0,
+            records: batches as u32,
+            address: 0,
+            length: bytes as u32,
+            lost: false,
+        };
+        (Chunk::new(Rc::new(payload), 0..bytes), run, bytes / batches as usize)
+    }
+
+    fn gathered(next: Offset) -> Gathered {
+        Gathered { chunks: Vec::new(), bytes: 0, next, is_full: false }
+    }
+
+    #[test]
+    fn only_the_first_batch_of_all_may_exceed_the_room() {
+        let (payload, run, batch) = run(10, 5);
+        let take = |wanted: usize, first: usize, from: Offset| {
+            let mut out = gathered(from);
+            out.take(&payload, &run, Room { wanted, first });
+            (out.bytes / batch, out.next, out.is_full)
+        };
+        assert_eq!(take(10 * batch, 0, 10), (5, 15, false));
+        assert_eq!(take(10 * batch, 0, 12), (3, 15, false));
+        assert_eq!(take(3 * batch - 1, 0, 10), (2, 12, true));
+        assert_eq!(take(1, usize::MAX, 10), (1, 11, true));
+        assert_eq!(take(1, batch, 13), (1, 14, true));
+        assert_eq!(take(1, batch - 1, 10), (0, 10, true));
+    }
+
+    #[test]
+    fn runs_behind_each_other_fill_the_room_and_no_more() {
+        let ((first, first_run, batch), (second, second_run, _)) = (run(0, 3), run(3, 3));
+        let room = Room { wanted: 4 * batch + 1, first: usize::MAX };
+        let mut out = gathered(0);
+        out.take(&first, &first_run, room);
+        out.take(&second, &second_run, room);
+        assert_eq!((out.bytes, out.next, out.is_full), (4 * batch, 4, true));
+    }
 }
