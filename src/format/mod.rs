@@ -7,6 +7,7 @@
 pub mod block;
 pub mod checkpoint;
 pub mod entry;
+pub mod flip;
 pub mod footer;
 pub mod frame;
 pub mod manifest;

@@ -15,6 +15,7 @@ mod ahead;
 mod append;
 mod checkpoint;
 mod files;
+mod flipped;
 mod open;
 mod opening;
 mod read;

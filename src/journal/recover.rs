@@ -6,6 +6,7 @@
 
 use std::rc::Rc;
 
+use super::flipped;
 use super::opening::{OpenError, Opening, has_reserve};
 use super::scan::{self, NoFrame, Scanner};
 use super::segment::{Index, Segment};
@@ -258,9 +259,10 @@ impl Walk<'_> {
         let bad = self.address();
         self.opening.rt.step("recover.bad_frame");
         let mutated = self.opening.rt.mutated("damage-is-a-torn-tail");
-        let Some(proof) = self.proof(bad, scanner).await?.filter(|_| !mutated) else {
+        let proof = self.proof(bad, scanner).await?;
+        if mutated || proof.is_none() && !self.is_one_bit(bad, header.as_ref(), scanner).await? {
             return Ok(false);
-        };
+        }
         let accepted = &self.opening.manifest.accepted_frames;
         self.is_accepted = self.accepts || accepted.iter().any(|(from, to)| (*from..*to).contains(&bad));
         let header = match header {
@@ -283,6 +285,7 @@ impl Walk<'_> {
             self.advance(&header, scanner);
             return Ok(true);
         }
+        let Some(proof) = proof else { return Ok(false) };
         let resume = self.resync(bad, &proof).await?.address;
         let end =
             if resume.segment == bad.segment { resume.byte } else { self.segments[self.at].bytes as u32 };
@@ -311,6 +314,21 @@ impl Walk<'_> {
             Err(NoFrame::Io(error)) => Err(self.opening.io(self.unreadable())(error)),
             Err(_) => self.find(Address { segment: bad.segment, byte: footer }, |_| true).await,
         }
+    }
+
+    /// Whether nothing but one flipped bit is wrong with the frame.
+    async fn is_one_bit(
+        &self,
+        bad: Address,
+        header: Option<&FrameHeader>,
+        scanner: &mut Scanner,
+    ) -> Result<bool, OpenError> {
+        let whole = |error| self.opening.io(self.unreadable())(error);
+        if let Some(header) = header {
+            return Ok(flipped::is_one_bit(header, scanner.whole(header).await.map_err(whole)?));
+        }
+        let Some(header) = self.corrected_header(bad, scanner).await? else { return Ok(false) };
+        Ok(scan::is_whole(&header, scanner.whole(&header).await.map_err(whole)?))
     }
 
     async fn corrected_header(

@@ -1,7 +1,8 @@
 //! `ringctl repair DIR --accept-loss`: makes a damaged journal serve again and says what is lost.
 //!
-//! Floor 5. Owner: the offline tool; no broker runs. Nothing is rewritten: the manifest notes which
-//! frames and offsets are given up, and two new checkpoints say how far every partition reaches.
+//! Floor 5. Owner: the offline tool; no broker runs. The manifest notes which frames and offsets are
+//! given up, and two new checkpoints say how far every partition reaches; then sealed segments with
+//! damage are rewritten from what of them is good, so that nothing damaged is left in them.
 
 use std::cell::RefCell;
 use std::io;
@@ -14,7 +15,8 @@ use crate::base::Map;
 use crate::coordinator::Image;
 use crate::format::checkpoint::{Checkpoint, Encoder};
 use crate::format::footer::RunRef;
-use crate::journal::{Budget, Journal, Loss, Segment, verified_payload};
+use crate::format::manifest::Role;
+use crate::journal::{self, Budget, Journal, Loss, Segment, verified_payload};
 use crate::lane::PartitionLog;
 use crate::model::{Offset, PartitionId};
 use crate::rt::Rt;
@@ -24,16 +26,22 @@ const BUDGET: Budget = Budget { tail_bytes: 1 << 20, index_bytes: 1 << 30 };
 /// Offsets of a partition that cannot be read, first and last.
 type Range = (PartitionId, Offset, Offset);
 
-/// Repairs one journal; answers a line for everything that is lost.
-pub async fn repair(rt: &Rt, data: &Path, image: &Image, plan: &JournalPlan) -> Result<Vec<String>, String> {
+/// Repairs one journal; answers a line for everything that is lost. `damaged`: numbers of segments in
+/// which something is, perhaps nothing that is lost.
+pub async fn repair(
+    rt: &Rt,
+    data: &Path,
+    image: &Image,
+    plan: &JournalPlan,
+    damaged: &[u64],
+) -> Result<Vec<String>, String> {
     let parent = data.join("journals");
     let parent = rt.folder(&parent).await.map_err(|error| format!("{}: {error}", parent.display()))?;
     let mut rebuild = Rebuild::new(&plan.lanes);
     let opened = Journal::open(rt, &parent, plan.id, BUDGET, Loss::Accept, &mut rebuild).await;
     let (journal, recovery) = opened.map_err(|error| error.to_string())?;
     let failed = |error: io::Error| format!("journal {}: {error}", plan.id);
-    let (runs, damaged) = survey(&journal).await.map_err(failed)?;
-    let mut lost = damaged;
+    let (runs, mut lost) = survey(&journal).await.map_err(failed)?;
     complete(&mut rebuild, image, &runs);
     lost.extend(gaps(&rebuild, &runs));
     lost.retain(|(id, first, last)| {
@@ -45,9 +53,11 @@ pub async fn repair(rt: &Rt, data: &Path, image: &Image, plan: &JournalPlan) -> 
         // Both generations: the older one may rest on what was damaged.
         checkpoint(rt, &journal, &rebuild).await.map_err(failed)?;
     }
+    let rewritten = rewrite(&journal, &rebuild, damaged).await.map_err(failed)?;
     journal.close();
     let mut lines: Vec<_> =
         recovery.warnings.iter().map(|warning| format!("journal {}: {warning}", plan.id)).collect();
+    lines.extend(rewritten.into_iter().map(|line| format!("journal {}: {line}", plan.id)));
     lines.extend(recovery.damages.iter().map(|damage| {
         format!(
             "journal {} file {} bytes {}..{}: {}",
@@ -58,6 +68,31 @@ pub async fn repair(rt: &Rt, data: &Path, image: &Image, plan: &JournalPlan) -> 
         let name = image.topic_by_id(id.topic).map_or("(deleted)", |topic| topic.name.as_str());
         lines.push(format!("lost: topic {name} partition {} offsets {first}..={last}", id.partition));
     }
+    Ok(lines)
+}
+
+/// Rewrites those of these segments that are sealed and settled.
+async fn rewrite(journal: &Rc<Journal>, rebuild: &Rebuild, damaged: &[u64]) -> io::Result<Vec<String>> {
+    let mut lines = Vec::new();
+    let is_live = |id: PartitionId, run: &RunRef| {
+        let log = rebuild.partitions.get(&id).map(|log| log.borrow());
+        log.is_none_or(|log| !log.is_dropped && run.end_offset() > log.log_start)
+    };
+    for segment in damaged.iter().filter_map(|number| journal.segment(*number)) {
+        let is_settled = segment.role == Role::Sorted || segment.number < journal.settled_below();
+        if segment.is_open() || !is_settled {
+            continue;
+        }
+        journal.ensure_reserve().await.or_else(journal::unless_full)?;
+        if !journal.has_reserve() {
+            let number = segment.number;
+            lines.push(format!("segment {number} keeps its damage: the disk is too full to rewrite it"));
+            continue;
+        }
+        journal.rewrite(&segment, is_live).await?;
+        lines.push(format!("segment {} was rewritten without its damage", segment.number));
+    }
+    journal.ensure_reserve().await.or_else(journal::unless_full)?;
     Ok(lines)
 }
 

@@ -11,8 +11,8 @@ use ringlog::format::entry::{self, Entry, EntryKind};
 use ringlog::format::frame::{FrameHeader, FrameKind};
 use ringlog::format::salvage;
 
-use super::flip::{self, Flip};
 use super::walk;
+use ringlog::format::flip::{self, Flip};
 
 /// Something wrong in a frame.
 #[derive(Clone, Debug, PartialEq, Eq)]

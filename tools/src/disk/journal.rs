@@ -6,11 +6,12 @@ use std::path::Path;
 
 use ringlog::base::align::align_up;
 use ringlog::format::checkpoint::{self, Checkpoint};
+use ringlog::format::flip;
 use ringlog::format::manifest::{Manifest, Record};
 use ringlog::model::JournalId;
 
 use super::report::Report;
-use super::{Mapped, flip, list, twin};
+use super::{Mapped, list, twin};
 
 /// What the files of one journal are checked against.
 pub struct Journal<'a> {

@@ -10,7 +10,6 @@
 
 mod content;
 mod dump;
-mod flip;
 mod journal;
 mod names;
 mod repair;

@@ -178,9 +178,12 @@ impl Check<'_, '_, '_> {
             }
             FlawKind::Part(_) => "a mark, which holds no records, is damaged".into(),
         };
-        if let FlawKind::Run(entry) = &flaw.kind
-            && self.is_accepted(entry)
-        {
+        let is_accepted = match &flaw.kind {
+            FlawKind::Run(entry) => self.is_accepted(entry),
+            // In the part of the log that a start replays: its frames stay as they are.
+            _ => self.is_frame_accepted(header.address),
+        };
+        if is_accepted {
             let place = format!("{} bytes {}..{}", self.file, range.start, range.end);
             return self.report.note(place, format!("{text}; its loss was accepted"));
         }
@@ -191,6 +194,11 @@ impl Check<'_, '_, '_> {
             return self.report.note(format!("{} bytes {}..{}", self.file, range.start, range.end), text);
         }
         self.report.damage(&self.file, range, text);
+    }
+
+    /// Whether an operator accepted what is wrong with the frame at this place.
+    fn is_frame_accepted(&self, at: Address) -> bool {
+        self.journal.manifest.accepted_frames.iter().any(|(start, end)| (*start..*end).contains(&at))
     }
 
     /// Whether an operator gave up all of this run.
@@ -208,8 +216,7 @@ impl Check<'_, '_, '_> {
             blocks.iter().flat_map(|block| block.runs.iter().map(|run| run.entry)).collect();
         let bytes = range.start as u64..range.end as u64;
         let held = self.list(entries.iter());
-        let accepted = &self.journal.manifest.accepted_frames;
-        if accepted.iter().any(|(start, end)| (*start..*end).contains(&from)) {
+        if self.is_frame_accepted(from) {
             let text = format!("damaged, and its loss was accepted; it held {held}");
             return self.report.note(format!("{} bytes {}..{}", self.file, bytes.start, bytes.end), text);
         }

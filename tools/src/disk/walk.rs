@@ -12,7 +12,7 @@ use ringlog::base::crc;
 use ringlog::format::frame::{self, Address, FrameHeader, FrameKind, Part};
 use ringlog::model::JournalId;
 
-use super::flip;
+use ringlog::format::flip;
 
 /// A stretch of a segment.
 #[derive(Debug)]

@@ -1,6 +1,6 @@
 //! Which single bit, flipped, explains a wrong CRC32C.
 //!
-//! Owner: ringctl, offline. Pure. A checksum is linear: the difference between the stored and the
+//! Floor 2. Owner: nobody. A checksum is linear: the difference between the stored and the
 //! computed one depends only on how far from the end the flipped bit lies. So the bit is found by
 //! stepping that difference back, byte by byte, in one pass and without trying anything.
 //!
@@ -83,7 +83,7 @@ pub fn search(head: &[u8], bytes: usize, holds: impl Fn(&[u8]) -> bool) -> Optio
 
 #[cfg(test)]
 mod tests {
-    use ringlog::base::crc::crc32c;
+    use crate::base::crc::crc32c;
 
     use super::*;
 
