@@ -49,6 +49,11 @@ pub struct Figures {
 }
 
 impl Figures {
+    /// Without what the server took: that was for others too.
+    pub fn of_one_among_others(self) -> Figures {
+        Figures { server: None, disk: None, ..self }
+    }
+
     /// What the round was about: what was produced, or else consumed.
     pub fn main(&self) -> Option<&Flow> {
         self.produced.as_ref().or(self.consumed.as_ref())

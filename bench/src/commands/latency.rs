@@ -85,13 +85,26 @@ impl Ladder {
         round::on(what, &self.rig, Subject::Broker, load, with_consumer).await
     }
 
-    /// An open loop of so many records a second, with a consumer that measures from end to end.
+    /// An open loop of so many records a second; then the same with a consumer, for the latency from
+    /// end to end. A consumer that is woken for every record takes CPU time that the others miss.
     pub async fn at(&mut self, what: &str, rate: f64) -> Result<Row, String> {
         let name = format!("{what}, {} {} records/s", grouped(rate), bytes_text(self.load.size.0));
         let load = Load { rate: Some(rate), ..self.load.clone() };
-        let figures = self.round(&name, &load, true).await?;
-        let mut row = Row::new(name, summarise(&[figures]));
+        let alone = self.round(&name, &load, false).await?;
+        let consumed = self.round(&format!("{name}, consumed"), &load, true).await?;
+        let first_error = alone.first_error.clone().or(consumed.first_error.clone());
+        let mut row = Row::new(name, summarise(&[alone]));
+        let errors = row.metrics["errors"].as_u64().unwrap_or(0) + consumed.errors;
+        row.metrics.insert("errors".into(), errors.into());
+        for (figure, value) in summarise(&[consumed]) {
+            if figure.starts_with("end_to_end_") {
+                row.metrics.insert(figure, value);
+            } else if ["p50_us", "p99_us"].contains(&&figure[..]) {
+                row.metrics.insert(format!("with_consumer_{figure}"), value);
+            }
+        }
         put(&mut row.metrics, "rate", Some(rate));
+        row.notes.extend(first_error);
         warn_if_late(&mut row, rate);
         Ok(row)
     }
@@ -133,6 +146,10 @@ fn warn_if_late(row: &mut Row, rate: f64) {
     if reached < rate * 0.98 {
         row.notes
             .push(format!("only {} records a second were acknowledged: beyond saturation", grouped(reached)));
+    }
+    let ms = |name| get(&row.metrics, name).map(|us| short(us / 1000.0));
+    if let (Some(p50), Some(p99)) = (ms("end_to_end_p50_us"), ms("end_to_end_p99_us")) {
+        row.notes.push(format!("end to end, in a second round with a consumer: p50 {p50} ms, p99 {p99} ms"));
     }
     if let Some(late) = get(&row.metrics, "late_p99_us") {
         row.notes

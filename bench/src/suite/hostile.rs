@@ -18,7 +18,7 @@ use crate::rig::{self, Rig};
 use crate::round::{self, timed};
 use crate::row::{Row, at_least, at_most};
 use crate::server::Subject;
-use crate::units::{Bytes, Span, grouped};
+use crate::units::{Bytes, Span, grouped, short};
 
 use super::Plan;
 use super::memory::{hello, idle};
@@ -63,7 +63,7 @@ pub async fn run(plan: &Plan) -> Result<Vec<Row>, String> {
     let resident = rig.pid().map(|pid| process::use_of(pid).resident_bytes_max as f64);
     let said = rig.stop_and_hear().await?;
     let kept = ratio(own.main().map(|flow| flow.records_per_second()), Some(rate));
-    let mut metrics = summarise(&[own]);
+    let mut metrics = summarise(&[own.of_one_among_others()]);
     put(&mut metrics, "rate", Some(rate));
     put(&mut metrics, "victim_kept", kept);
     put(&mut metrics, "resident_share_of_budget", ratio(resident, Some(BUDGET as f64)));
@@ -77,7 +77,10 @@ pub async fn run(plan: &Plan) -> Result<Vec<Row>, String> {
     );
     row.goals.extend([at_least("victim_kept", 0.9), at_most("resident_share_of_budget", 1.0)]);
     row.notes.push(format!(
-        "the broker's largest resident memory: {} MiB of a budget of {} MiB",
+        "the victim kept {} of its {} records a second; the broker's largest resident memory: {} MiB of a \
+         budget of {} MiB",
+        short(kept.unwrap_or(0.0)),
+        grouped(rate),
         grouped(resident.unwrap_or(0.0) / f64::from(1 << 20)),
         BUDGET >> 20
     ));

@@ -1,7 +1,7 @@
 //! Rows of memory: what a partition, a topic and an idle connection cost.
 //!
 //! Owner: ringbench's parent process. Slopes of the broker's resident memory: what it takes however
-//! little there is falls out of the difference. Its budget for records is small and full before the
+//! little there is falls out of the difference, and so does what the first of a kind takes. Its budget for records is small and full before the
 //! first look, so that the records themselves do not count.
 
 use std::time::Duration;
@@ -32,6 +32,8 @@ const FILL: u64 = 1 << 30;
 const SETTLE: Duration = Duration::from_secs(3);
 const CREATORS: u32 = 32;
 const IDLE: u32 = 5_000;
+/// What comes before the first look, as a part of what comes after it.
+const FIRST_SHARE: u32 = 5;
 
 pub async fn run(plan: &Plan) -> Result<Vec<Row>, String> {
     let partitions = plan.amount(100_000, 20_000);
@@ -91,14 +93,19 @@ async fn slope(rig: &Rig, before: f64, count: u32) -> Result<f64, String> {
 }
 
 async fn of_partitions(rig: &Rig, partitions: u32) -> Result<f64, String> {
+    // Once before, and smaller: what the first use of anything takes is no slope.
+    write_partitions(rig, "few", partitions / FIRST_SHARE).await?;
     let before = resident(rig).await?;
-    let created = rig.client.admin().create_topic("many", Some(partitions), &[]).await;
+    write_partitions(rig, "many", partitions).await?;
+    slope(rig, before, partitions).await
+}
+
+async fn write_partitions(rig: &Rig, topic: &str, partitions: u32) -> Result<(), String> {
+    let created = rig.client.admin().create_topic(topic, Some(partitions), &[]).await;
     created.map_err(|error| error.to_string())?;
     let client = connect(&rig.address).await?;
-    let targets = (0..partitions).map(|partition| ("many".to_owned(), Some(partition)));
-    write_once(&client, targets.collect()).await?;
-    drop(client);
-    slope(rig, before, partitions).await
+    let targets = (0..partitions).map(|partition| (topic.to_owned(), Some(partition)));
+    write_once(&client, targets.collect()).await
 }
 
 /// Writes a record of 100 bytes to each, and waits until all are acknowledged.
@@ -119,15 +126,19 @@ async fn write_once(client: &Client, targets: Vec<(String, Option<u32>)>) -> Res
 }
 
 async fn of_topics(rig: &Rig, topics: u32) -> Result<f64, String> {
+    write_topics(rig, "few", topics / FIRST_SHARE).await?;
     let before = resident(rig).await?;
+    write_topics(rig, "many", topics).await?;
+    slope(rig, before, topics).await
+}
+
+async fn write_topics(rig: &Rig, prefix: &'static str, topics: u32) -> Result<(), String> {
     let mut creators = JoinSet::new();
     for creator in 0..CREATORS {
         let client = connect(&rig.address).await?;
         creators.spawn(async move {
-            let mine: Vec<String> = (creator..topics)
-                .step_by(CREATORS as usize)
-                .map(|number| format!("topic-{number}"))
-                .collect();
+            let numbers = (creator..topics).step_by(CREATORS as usize);
+            let mine: Vec<String> = numbers.map(|number| format!("{prefix}-{number}")).collect();
             for (number, topic) in mine.iter().enumerate() {
                 let created = client.admin().create_topic(topic, Some(1), &[]).await;
                 created.map_err(|error| error.to_string())?;
@@ -145,14 +156,15 @@ async fn of_topics(rig: &Rig, topics: u32) -> Result<f64, String> {
     while let Some(created) = creators.join_next().await {
         created.map_err(|error| error.to_string())??;
     }
-    slope(rig, before, topics).await
+    Ok(())
 }
 
 async fn of_connections(rig: &Rig) -> Result<f64, String> {
+    let first = idle(&rig.address, IDLE / FIRST_SHARE).await?;
     let before = resident(rig).await?;
     let connections = idle(&rig.address, IDLE).await?;
     let slope = slope(rig, before, IDLE).await;
-    drop(connections);
+    drop((first, connections));
     slope
 }
 

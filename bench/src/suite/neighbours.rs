@@ -11,7 +11,7 @@ use crate::round::{self, Span, timed};
 use crate::row::{Row, at_least, at_most};
 use crate::server::Subject;
 use crate::stats::median;
-use crate::units::{self, Bytes, bytes_text, grouped};
+use crate::units::{self, Bytes, bytes_text, grouped, short};
 
 use super::Plan;
 
@@ -48,7 +48,8 @@ pub async fn beside_a_large_one(plan: &Plan) -> Result<Vec<Row>, String> {
         let worked = round::work(&title, rig.pid(), large.place.dir(), &jobs, timed(&large)).await?;
         let (big, little) = (worked.part(0..1), worked.part(1..2));
         together.push(big.figures(Subject::Broker, &jobs[..1], timed(&large)));
-        smalls.push(little.figures(Subject::Broker, &jobs[1..], timed(&large)));
+        let little = little.figures(Subject::Broker, &jobs[1..], timed(&large));
+        smalls.push(little.of_one_among_others());
         rig.stop().await?;
     }
     let rate = |rounds: &[Figures]| median(&rounds.iter().map(Figures::bytes_per_second).collect::<Vec<_>>());
@@ -58,7 +59,11 @@ pub async fn beside_a_large_one(plan: &Plan) -> Result<Vec<Row>, String> {
     put(&mut metrics, "large_kept", kept);
     let mut row = Row::new("100 records/s beside one flat out", metrics);
     row.goals.extend([at_most("p99_us", 8_000.0), at_least("large_kept", 0.95)]);
-    row.notes.push(format!("the large one: {} MB/s", grouped(rate(&together).unwrap_or(0.0) / 1e6)));
+    row.notes.push(format!(
+        "the large one: {} MB/s, {} of what it reaches alone",
+        grouped(rate(&together).unwrap_or(0.0) / 1e6),
+        short(kept.unwrap_or(0.0))
+    ));
     Ok(vec![row])
 }
 
@@ -100,7 +105,11 @@ pub async fn beside_old_readers(plan: &Plan) -> Result<Vec<Row>, String> {
     let mut row = Row::new(name, metrics);
     let read = get(&row.metrics, "consumed_bytes_per_second").unwrap_or(0.0);
     row.goals.extend([at_least("producers_kept", 0.95), at_least("consumed_bytes_per_second", 200e6)]);
-    row.notes.push(format!("consumers together: {} MB/s", grouped(read / 1e6)));
+    row.notes.push(format!(
+        "consumers together: {} MB/s; producers: {} of what they reach alone",
+        grouped(read / 1e6),
+        short(kept.unwrap_or(0.0))
+    ));
     row.notes.extend(first_error);
     Ok(vec![row])
 }
