@@ -80,8 +80,8 @@ impl Case {
         let mut row = Row { goals: self.goals.clone(), ..Row::new(self.name.clone(), summarise(&rounds)) };
         row.metrics.insert("measured_again".into(), again.into());
         self.describe(&mut row);
-        if let Kind::Cold { .. } = self.kind {
-            self.add_disk_roofline(&mut row)?;
+        if let Kind::Cold { bytes, .. } = self.kind {
+            self.add_disk_roofline(&mut row, bytes.min(ceiling::READ_FILE_BYTES))?;
         }
         row.notes.extend(rounds.iter().find_map(|round| round.first_error.clone()));
         for round in &rounds {
@@ -177,8 +177,9 @@ impl Case {
     }
 
     /// Cold reads are bounded by the disk as well.
-    fn add_disk_roofline(&self, row: &mut Row) -> Result<(), String> {
-        let disk = ceiling::disk_read(&self.load.place.dir(), ceiling::DURATION)?;
+    fn add_disk_roofline(&self, row: &mut Row, bytes: u64) -> Result<(), String> {
+        let time = self.load.duration.0.min(ceiling::DURATION);
+        let (disk, _) = ceiling::disk_reads(&self.load.place.dir(), time, bytes)?;
         let null = get(&row.metrics, "null_bytes_per_second");
         let least = null.map_or(disk, |null| null.min(disk));
         let own = get(&row.metrics, "bytes_per_second");

@@ -20,10 +20,12 @@ use crate::stats::{self, Latency};
 pub const DURATION: Duration = Duration::from_secs(2);
 
 const FILE_BYTES: u64 = 256 << 20;
+const APPEND_FILE_BYTES: u64 = 128 << 20;
 /// Larger than what the disk's own cache may answer quickly.
-const READ_FILE_BYTES: u64 = 2 << 30;
+pub const READ_FILE_BYTES: u64 = 2 << 30;
 const LARGE_BYTES: usize = 1 << 20;
 const SMALL_BYTES: usize = 4 << 10;
+const SCATTERED_BYTES: usize = 64 << 10;
 const WRITES: usize = 4;
 const READS: usize = 8;
 const SEND_BYTES: usize = 256 << 10;
@@ -76,16 +78,12 @@ pub fn disk_append(dir: &Path, duration: Duration, blocks: Blocks) -> Result<Lat
         .map_err(|error| told("disk", &error))
 }
 
-/// Bytes per second of direct 1 MiB reads, eight in flight.
-pub fn disk_read(dir: &Path, duration: Duration) -> Result<f64, String> {
-    Ok(disk_reads(dir, duration)?.0)
-}
-
-/// Bytes per second of direct reads, eight in flight: 1 MiB in sequence, and 64 KiB here and there.
-pub fn disk_reads(dir: &Path, duration: Duration) -> Result<(f64, f64), String> {
+/// Bytes per second of direct reads, eight in flight, from a file of so many bytes: 1 MiB in sequence, and
+/// 64 KiB here and there.
+pub fn disk_reads(dir: &Path, duration: Duration, file_bytes: u64) -> Result<(f64, f64), String> {
     let scratch = Scratch::new(dir);
     let path = scratch.0.clone();
-    measure(move |rt| async move { read_rates(&rt, path, duration).await })
+    measure(move |rt| async move { read_rates(&rt, path, duration, file_bytes).await })
         .map_err(|error| told("disk", &error))
 }
 
@@ -223,14 +221,14 @@ async fn write_rate(rt: &Rt, dir: PathBuf, duration: Duration) -> io::Result<f64
 
 async fn append_latency(rt: &Rt, dir: PathBuf, duration: Duration, blocks: Blocks) -> io::Result<Latency> {
     let folder = rt.create_folder(&dir).await?;
-    let file = folder.create("append", FILE_BYTES).await?;
+    let file = folder.create("append", APPEND_FILE_BYTES).await?;
     folder.sync().await?;
     if blocks == Blocks::Zeroed {
-        write_whole(rt, &file, FILE_BYTES).await?;
+        write_whole(rt, &file, APPEND_FILE_BYTES).await?;
     }
     let mut latency = stats::latency();
     let (start, mut position) = (rt.now(), 0);
-    while rt.now() - start < duration && position < FILE_BYTES {
+    while rt.now() - start < duration && position < APPEND_FILE_BYTES {
         let mut buffer = rt.buffer(SMALL_BYTES);
         buffer.fill(0x5a);
         let begin = rt.now();
@@ -242,12 +240,13 @@ async fn append_latency(rt: &Rt, dir: PathBuf, duration: Duration, blocks: Block
     Ok(latency)
 }
 
-async fn read_rates(rt: &Rt, dir: PathBuf, duration: Duration) -> io::Result<(f64, f64)> {
+async fn read_rates(rt: &Rt, dir: PathBuf, duration: Duration, bytes: u64) -> io::Result<(f64, f64)> {
     let folder = rt.create_folder(&dir).await?;
-    let file = folder.create("read", READ_FILE_BYTES).await?;
-    write_whole(rt, &file, READ_FILE_BYTES).await?;
-    let large = read_rate(rt, &file, duration, 1 << 20, false).await?;
-    let small = read_rate(rt, &file, duration, 64 << 10, true).await?;
+    let bytes = bytes.next_multiple_of(LARGE_BYTES as u64);
+    let file = folder.create("read", bytes).await?;
+    write_whole(rt, &file, bytes).await?;
+    let large = read_rate(rt, &file, bytes, duration, LARGE_BYTES, false).await?;
+    let small = read_rate(rt, &file, bytes, duration, SCATTERED_BYTES, true).await?;
     file.close().await?;
     Ok((large, small))
 }
@@ -255,12 +254,13 @@ async fn read_rates(rt: &Rt, dir: PathBuf, duration: Duration) -> io::Result<(f6
 async fn read_rate(
     rt: &Rt,
     file: &File,
+    file_bytes: u64,
     duration: Duration,
     bytes: usize,
     scattered: bool,
 ) -> io::Result<f64> {
     let (start, clock) = (rt.now(), rt.clone());
-    let count = READ_FILE_BYTES / bytes as u64;
+    let count = file_bytes / bytes as u64;
     let mut number = 0u64;
     let take = move || {
         if clock.now() - start >= duration {

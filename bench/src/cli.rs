@@ -143,7 +143,8 @@ pub struct Load {
     /// Length of one round.
     #[arg(long, value_name = "TIME", default_value = "10s")]
     pub duration: Span,
-    /// Time before a round counts, for connections and buffers to warm up.
+    /// Time before a round counts, for connections and buffers to warm up; at least 80 us for each
+    /// partition.
     #[arg(long, value_name = "TIME", default_value = "1s")]
     pub warm_up: Span,
     /// Bytes of each record's value (at least 24).

@@ -38,6 +38,8 @@ pub struct Figures {
     pub produced: Option<Flow>,
     pub consumed: Option<Flow>,
     pub seconds: f64,
+    /// Were due in an open loop, but could not be sent before its end.
+    pub unsent: u64,
     pub errors: u64,
     pub first_error: Option<String>,
     /// Of the server's process, between the ends of the window; if it was started here.
@@ -149,6 +151,8 @@ pub fn summarise(rounds: &[Figures]) -> Metrics {
     let null_cpu = null.of(|round| Some(round.cpu_ns()? / round.handled(|flow| flow.records)));
     put(out, "null_cpu_ns_per_record", null_cpu);
     out.insert("rounds".into(), json!(own.0.len()));
+    let unsent: u64 = rounds.iter().map(|round| round.unsent).sum();
+    out.insert("unsent".into(), json!(unsent));
     let errors: u64 = rounds.iter().map(|round| round.errors).sum();
     out.insert("errors".into(), json!(errors));
     metrics
@@ -209,6 +213,7 @@ mod tests {
             produced: Some(flow(bytes)),
             consumed: None,
             seconds: 2.0,
+            unsent: 0,
             errors: 1,
             first_error: None,
             server: Some(server),

@@ -114,6 +114,8 @@ pub struct Report {
     pub bytes_total: u64,
     /// Sum of the checksums of all acknowledged values.
     pub sum: u64,
+    /// Were due in an open loop, but could not be sent before its end.
+    pub unsent: u64,
     pub errors: u64,
     pub first_error: Option<String>,
     /// CPU time of the worker's process while it counted.

@@ -75,13 +75,6 @@ impl Rig {
         created.map(drop).map_err(|error| format!("create {topic}: {error}"))
     }
 
-    /// Another topic on the same server, for a load that should not meet what was written before.
-    pub async fn next_topic(&mut self, load: &Load) -> Result<(), String> {
-        self.forget_topic().await?;
-        self.partitions = load.partitions;
-        self.create_topic(&self.topic, load, Some(load.place.keep.0)).await
-    }
-
     /// Producers of a load on a second topic of the same server, which is made for them.
     pub async fn producers_beside(&self, suffix: &str, load: &Load) -> Result<Vec<Job>, String> {
         let topic = format!("{}-{suffix}", self.topic);

@@ -20,6 +20,8 @@ use crate::verify;
 
 /// From the moment all workers are connected until they start together.
 const START: Duration = Duration::from_millis(20);
+/// Of the warm-up, for each partition.
+const WARM_UP_EACH: Duration = Duration::from_micros(80);
 /// Bounded work must be done by then.
 const BOUNDED_MAX: Duration = Duration::from_secs(1800);
 
@@ -120,6 +122,7 @@ impl Worked {
             produced: of(true),
             consumed: of(false),
             seconds: self.seconds(span, last_ns),
+            unsent: self.reports.iter().map(|report| report.unsent).sum(),
             errors: self.reports.iter().map(|report| report.errors).sum(),
             first_error: self.reports.iter().find_map(|report| report.first_error.clone()),
             server: self.server,
@@ -158,9 +161,11 @@ impl Worked {
     }
 }
 
-/// The span of a load's rounds.
+/// The span of a load's rounds. Clients meet partition after partition at the start: with many, that is
+/// not over when the warm-up is.
 pub fn timed(load: &Load) -> Span {
-    Span::Timed { warm_up: load.warm_up.0, duration: load.duration.0 }
+    let warm_up = load.warm_up.0.max(WARM_UP_EACH * load.partitions);
+    Span::Timed { warm_up, duration: load.duration.0 }
 }
 
 /// A round of producers, and of consumers if wanted, on a server of its own.

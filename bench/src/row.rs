@@ -148,7 +148,7 @@ impl Row {
     fn cells(&self) -> Vec<String> {
         let ms = |value: f64| short(value / 1000.0);
         let mega = |value: f64| grouped(value / 1e6);
-        let kilo = |value: f64| grouped(value / 1e3);
+        let kilo = |value: f64| short(value / 1e3);
         let whole = |value: f64| grouped(value);
         vec![
             self.case.clone(),

@@ -24,7 +24,8 @@ pub async fn run(options: &Disk) -> Result<(), String> {
     let unwritten = blocking(move || ceiling::disk_append(&own, time, Blocks::Unwritten)).await?;
     say("reads");
     let own = dir.clone();
-    let (read, scattered) = blocking(move || ceiling::disk_reads(&own, time)).await?;
+    let (read, scattered) =
+        blocking(move || ceiling::disk_reads(&own, time, ceiling::READ_FILE_BYTES)).await?;
     say("loopback");
     let loopback = blocking(move || ceiling::loopback(time)).await?;
     let us = |latency: &Latency, quantile| latency.value_at_quantile(quantile);

@@ -1,7 +1,7 @@
 //! `latency`: an open loop at fixed rates, or one record at a time.
 //!
-//! Owner: ringbench's parent process. All rates of a ladder meet one broker, each a topic of its own; the
-//! raw durable append is measured before and after them, since disks of shared machines change.
+//! Owner: ringbench's parent process. Each rate meets a fresh broker; the raw durable append is measured
+//! before and after all of them, since disks of shared machines change.
 
 use std::path::Path;
 use std::time::Duration;
@@ -9,10 +9,9 @@ use std::time::Duration;
 use super::{blocking, finish, single};
 use crate::ceiling::{self, Blocks};
 use crate::cli::{Latency, Load};
-use crate::figures::{Figures, Metrics, get, put, summarise};
+use crate::figures::{Metrics, get, put, summarise};
 use crate::plot::{Axis, Line, Plot};
 use crate::progress::say;
-use crate::rig::{self, Rig};
 use crate::round;
 use crate::row::Row;
 use crate::server::Subject;
@@ -21,10 +20,9 @@ use crate::units::{Span, bytes_text, grouped, short};
 
 const APPEND: Duration = Duration::from_secs(1);
 
-/// Rates and rows of a broker that runs for all of them.
+/// Rates of one load, and the bare disk beside them.
 pub struct Ladder {
     load: Load,
-    rig: Rig,
     append: stats::Latency,
 }
 
@@ -33,7 +31,7 @@ pub async fn run(options: &Latency) -> Result<(), String> {
     // Nothing that is measured here should wait for company.
     load.linger = load.linger.or(Some(Span(Duration::ZERO)));
     let load = &load;
-    let mut ladder = Ladder::start(load).await?;
+    let ladder = Ladder::start(load).await?;
     let mut rows = Vec::new();
     if options.one_by_one {
         rows.push(ladder.one_by_one("one by one").await?);
@@ -45,7 +43,7 @@ pub async fn run(options: &Latency) -> Result<(), String> {
             rows.push(ladder.at(&format!("latency at {:.0} %", share * 100.0), saturation * share).await?);
         }
     }
-    ladder.stop(&mut rows).await?;
+    ladder.end(&mut rows).await?;
     if let Some(dir) = &options.plots {
         plot(&rows, dir)?;
     }
@@ -57,9 +55,7 @@ pub async fn run(options: &Latency) -> Result<(), String> {
 
 impl Ladder {
     pub async fn start(load: &Load) -> Result<Ladder, String> {
-        let setup = rig::setup(load, false);
-        let rig = Rig::start(Subject::Broker, load, &setup, Some(load.place.keep.0)).await?;
-        let mut ladder = Ladder { load: load.clone(), rig, append: stats::latency() };
+        let mut ladder = Ladder { load: load.clone(), append: stats::latency() };
         ladder.append().await?;
         Ok(ladder)
     }
@@ -67,31 +63,27 @@ impl Ladder {
     /// Some appends of the bare disk.
     async fn append(&mut self) -> Result<(), String> {
         let dir = self.load.place.dir();
-        let own = blocking(move || ceiling::disk_append(&dir, APPEND, Blocks::Zeroed)).await?;
+        let time = self.load.duration.0.min(APPEND);
+        let own = blocking(move || ceiling::disk_append(&dir, time, Blocks::Zeroed)).await?;
         self.append.add(&own).map_err(|error| error.to_string())
     }
 
     /// Records a second that the broker takes at most, with batches that have time to fill.
-    pub async fn saturation(&mut self) -> Result<f64, String> {
+    pub async fn saturation(&self) -> Result<f64, String> {
         let load = Load { rate: None, linger: None, ..self.load.clone() };
-        let figures = self.round("saturation", &load, false).await?;
+        let figures = round::run("saturation", Subject::Broker, &load, false).await?;
         let rate = figures.main().map_or(0.0, |flow| flow.records_per_second());
         say(&format!("saturation: {} records a second", grouped(rate)));
         Ok(rate)
     }
 
-    async fn round(&mut self, what: &str, load: &Load, with_consumer: bool) -> Result<Figures, String> {
-        self.rig.next_topic(load).await?;
-        round::on(what, &self.rig, Subject::Broker, load, with_consumer).await
-    }
-
     /// An open loop of so many records a second; then the same with a consumer, for the latency from
     /// end to end. A consumer that is woken for every record takes CPU time that the others miss.
-    pub async fn at(&mut self, what: &str, rate: f64) -> Result<Row, String> {
+    pub async fn at(&self, what: &str, rate: f64) -> Result<Row, String> {
         let name = format!("{what}, {} {} records/s", grouped(rate), bytes_text(self.load.size.0));
         let load = Load { rate: Some(rate), ..self.load.clone() };
-        let alone = self.round(&name, &load, false).await?;
-        let consumed = self.round(&format!("{name}, consumed"), &load, true).await?;
+        let alone = round::run(&name, Subject::Broker, &load, false).await?;
+        let consumed = round::run(&format!("{name}, consumed"), Subject::Broker, &load, true).await?;
         let first_error = alone.first_error.clone().or(consumed.first_error.clone());
         let mut row = Row::new(name, summarise(&[alone]));
         let errors = row.metrics["errors"].as_u64().unwrap_or(0) + consumed.errors;
@@ -109,16 +101,16 @@ impl Ladder {
         Ok(row)
     }
 
-    pub async fn one_by_one(&mut self, what: &str) -> Result<Row, String> {
+    pub async fn one_by_one(&self, what: &str) -> Result<Row, String> {
         let load =
             Load { single: Some(1), rate: None, linger: Some(Span(Duration::ZERO)), ..self.load.clone() };
         let name = format!("{what}, {} records", bytes_text(load.size.0));
-        let figures = self.round(&name, &load, false).await?;
+        let figures = round::run(&name, Subject::Broker, &load, false).await?;
         Ok(Row::new(name, summarise(&[figures])))
     }
 
-    /// Stops the broker and puts the raw append beside every row.
-    pub async fn stop(mut self, rows: &mut [Row]) -> Result<(), String> {
+    /// Puts the raw append beside every row.
+    pub async fn end(mut self, rows: &mut [Row]) -> Result<(), String> {
         self.append().await?;
         for row in rows {
             put_append(&mut row.metrics, &self.append);
@@ -128,7 +120,7 @@ impl Ladder {
                 short(self.append.value_at_quantile(0.99) as f64 / 1000.0)
             ));
         }
-        self.rig.stop().await
+        Ok(())
     }
 }
 
@@ -146,6 +138,11 @@ fn warn_if_late(row: &mut Row, rate: f64) {
     if reached < rate * 0.98 {
         row.notes
             .push(format!("only {} records a second were acknowledged: beyond saturation", grouped(reached)));
+    }
+    let unsent = get(&row.metrics, "unsent").unwrap_or(0.0);
+    if unsent > 0.0 {
+        row.notes
+            .push(format!("{} were due and not sent in time: they count until the end", grouped(unsent)));
     }
     let ms = |name| get(&row.metrics, name).map(|us| short(us / 1000.0));
     if let (Some(p50), Some(p99)) = (ms("end_to_end_p50_us"), ms("end_to_end_p99_us")) {

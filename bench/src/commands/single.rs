@@ -18,18 +18,21 @@ use super::{blocking, finish};
 /// What null must reach of the smaller ceiling, or eta means nothing.
 const NULL_SHARE: f64 = 0.8;
 
-/// `1 KiB records, 16 partitions`.
+/// `produce 1 KiB, 16 partitions, 4 producers`.
 pub fn name(what: &str, load: &Load) -> String {
-    let mut name =
-        format!("{what} {}, {} partitions", bytes_text(load.size.0), grouped(load.partitions.into()));
+    let count = |count: u32, what: &str| {
+        let plural = if count == 1 { "" } else { "s" };
+        format!(", {} {what}{plural}", grouped(count.into()))
+    };
+    let mut name = format!("{what} {}{}", bytes_text(load.size.0), count(load.partitions, "partition"));
     if load.producers > 1 {
-        name.push_str(&format!(", {} producers", load.producers));
+        name.push_str(&count(load.producers, "producer"));
     }
     if load.consumers > 1 {
-        name.push_str(&format!(", {} consumers", load.consumers));
+        name.push_str(&count(load.consumers, "consumer"));
     }
     if let Some(shards) = load.place.shards {
-        name.push_str(&format!(", {shards} shard{}", if shards == 1 { "" } else { "s" }));
+        name.push_str(&count(shards, "shard"));
     }
     name
 }

@@ -23,7 +23,7 @@ pub async fn run(plan: &Plan) -> Result<Vec<Row>, String> {
     let linger = Some(Span(Duration::ZERO));
     let duration = Span(plan.duration.max(plan.amount(Duration::from_secs(15), Duration::from_secs(3))));
     let load = Load { linger, duration, ..plan.load() };
-    let mut ladder = Ladder::start(&load).await?;
+    let ladder = Ladder::start(&load).await?;
     let mut rows = Vec::new();
     for (rate, p50, p99) in RATES {
         let mut row = ladder.at("latency", rate).await?;
@@ -41,7 +41,7 @@ pub async fn run(plan: &Plan) -> Result<Vec<Row>, String> {
     let mut single = ladder.one_by_one("one record at a time, one client").await?;
     single.goals.push(at_most("p50_over_append_us", ONE_OVER_APPEND_US));
     rows.push(single);
-    ladder.stop(&mut rows).await?;
+    ladder.end(&mut rows).await?;
     if let Some(dir) = &plan.options.plots {
         plot(&rows, dir)?;
     }

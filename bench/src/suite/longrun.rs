@@ -74,7 +74,7 @@ fn time_text(seconds: u64) -> String {
 
 async fn lone(plan: &Plan) -> Result<Row, String> {
     let (seconds, retention) = plan.amount((1_800, 300), (50, 8));
-    let segment = plan.bytes(256 << 20, 8 << 20);
+    let segment = plan.bytes(256 << 20, 64 << 20);
     let load = Load {
         size: Bytes(LONE_BYTES),
         rate: Some(LONE_RATE),

@@ -76,7 +76,7 @@ pub async fn shapes(plan: &Plan) -> Result<Vec<Row>, String> {
         case("produce", Kind::Produce, Load { size: Bytes(1 << 20), ..load.clone() }, goals),
     ];
     let single = Load { single: Some(64), linger: Some(Span::default()), ..load.clone() };
-    cases.push(case("64 connections, single records,", Kind::Produce, single, goals));
+    cases.push(case("single records of 64 connections,", Kind::Produce, single, goals));
     for (what, compression) in [("lz4", Compression::Lz4), ("zstd", Compression::Zstd)] {
         let load = Load { compression, ..load.clone() };
         cases.push(case(&format!("produce {what}"), Kind::Produce, load, goals));

@@ -138,6 +138,7 @@ impl Report {
         self.records_total += other.records_total;
         self.bytes_total += other.bytes_total;
         self.sum = self.sum.wrapping_add(other.sum);
+        self.unsent += other.unsent;
         self.errors += other.errors;
         self.first_error = self.first_error.take().or(other.first_error);
         self.last_ns = self.last_ns.max(other.last_ns);
