@@ -346,6 +346,10 @@ impl Walk<'_> {
     }
 
     fn report(&mut self, from: Address, to: u32, what: String) {
+        if self.is_accepted && !self.accepts {
+            // An operator knows, and has accepted it.
+            return;
+        }
         let file = Segment::name(from.segment);
         self.damages.push(Damage { file, from, to: Address { segment: from.segment, byte: to }, what });
     }

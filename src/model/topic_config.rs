@@ -200,7 +200,7 @@ pub fn unknown(key: &str) -> ConfigError {
     }
     match nearest(key, KEYS) {
         Some(known) => ConfigError(format!("unknown topic key {key}: did you mean {known}?")),
-        None => ConfigError(format!("unknown topic key {key}; the keys are {}", KEYS.join(", "))),
+        None => ConfigError(format!("unknown key {key}; the keys of topics are {}", KEYS.join(", "))),
     }
 }
 

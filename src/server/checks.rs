@@ -3,6 +3,8 @@
 //! Floor 6. Owner: broker. Reads /proc only; without it the checks are skipped, and what is missing
 //! shows later with the kernel's own words.
 
+use std::net::SocketAddr;
+
 use super::error::StartError;
 
 /// Executors, journals and a few clients.
@@ -16,6 +18,14 @@ const DESCRIPTORS_PER_SHARD: u64 = 64;
 pub fn io_uring_disabled() -> Option<String> {
     let text = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").ok()?;
     Some(text.trim().to_owned())
+}
+
+/// Port 0 would be another port for each shard, and none that clients know.
+pub fn port(listen: SocketAddr) -> Result<(), StartError> {
+    if listen.port() != 0 {
+        return Ok(());
+    }
+    Err(StartError::new(format!("--listen {listen}: 0 is not a port"), "name one, such as 7100"))
 }
 
 /// Whether there are enough file descriptors, after the soft limit was raised. Answers a warning if

@@ -147,7 +147,10 @@ fn unknown(key: &str) -> ConfigError {
     match nearest(key, known) {
         Some(known) => ConfigError(format!("unknown key {key}: did you mean {known}?")),
         // Kafka's topic keys that do not exist here have reasons of their own.
-        None => topic_config::unknown(key),
+        None => {
+            let ours: Vec<_> = KEYS.iter().map(|(key, _)| *key).collect();
+            ConfigError(format!("{}; those of the broker {}", topic_config::unknown(key), ours.join(", ")))
+        }
     }
 }
 

@@ -43,6 +43,7 @@ fn start(config: Config) -> Result<(), StartError> {
         rt::signals().map_err(|error| StartError::new(format!("signals cannot be received: {error}"), ""))?;
     let world = World::real();
     let shards = config.shards.unwrap_or(world.cpus().len() as u32);
+    checks::port(config.listen)?;
     let warning = checks::descriptors(shards)?;
     let (sender, outcome) = mpsc::channel();
     let inner = world.clone();

@@ -287,7 +287,9 @@ impl Shard {
                         payload => payload,
                     };
                     let Some(payload) = payload else {
-                        self.report_damage(partition, id, segment, run);
+                        if journal.accepted_until(id, run.first_offset).is_none() {
+                            self.report_damage(partition, id, segment, run);
+                        }
                         return Err((lost(run.first_offset, run.end_offset()), run.end_offset()));
                     };
                     let chunk = Chunk::new(buf.clone(), start + payload.start..start + payload.end);

@@ -7,6 +7,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::time::Duration;
 
 use super::Shard;
 use super::mesh::ToShard;
@@ -20,6 +21,8 @@ const HANDLES_MAX: u32 = 1 << 18;
 const REQUESTS_MAX: u32 = 16 << 10;
 /// Replies of one connection that wait for its socket.
 const REPLY_BYTES_MAX: usize = 32 << 20;
+/// Without descriptors every attempt to accept fails: it is said so often.
+const ACCEPT_SAID_EVERY: Duration = Duration::from_secs(10);
 /// What a fetch reply may say besides records.
 const FETCH_HEAD_BYTES_MAX: u32 = 1 << 20;
 
@@ -28,12 +31,17 @@ impl Shard {
         let listener = self.rt.listen(address).await?;
         let shard = self.clone();
         self.rt.spawn(async move {
+            let mut quiet_until = shard.rt.now();
             while !shard.stopping.get() {
                 match listener.accept().await {
                     Ok(stream) => shard.serve(stream, Vec::new()),
                     Err(error) => {
-                        shard.rt.log(Level::Warn, format!("a connection could not be accepted: {error}"));
-                        shard.rt.sleep(std::time::Duration::from_millis(100)).await;
+                        if shard.rt.now() >= quiet_until {
+                            quiet_until = shard.rt.now() + ACCEPT_SAID_EVERY;
+                            let text = format!("connections cannot be accepted: {error}");
+                            shard.rt.log(Level::Warn, text);
+                        }
+                        shard.rt.sleep(Duration::from_millis(100)).await;
                     }
                 }
             }

@@ -43,7 +43,7 @@ fn damaged_copies(scan: &Scan, shown: &str, what: &str, report: &mut Report<'_>)
     for damage in &scan.damages {
         let file = format!("{shown}/{}", damage.file);
         let range = damage.position..damage.position + damage.bytes;
-        let mut text = format!("one of two copies of a {} of {what} is damaged", damage.what);
+        let mut text = format!("one of two copies of {} of {what} is damaged", damage.what);
         text += "; the other is good, and the next start repairs this one";
         if damage.maybe_torn {
             text += " (it belongs to the last write: a power cut in the middle of it looks the same)";
