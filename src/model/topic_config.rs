@@ -259,7 +259,7 @@ mod tests {
         assert!(refused("max.message.bytes", "99999999").contains("1 to 15728640"));
         assert!(refused("min.insync.replicas", "0").contains("1 to 32767"));
         assert!(refused("retention.bytes", "-2").contains("at least -1"));
-        assert!(refused("colour", "red").contains("the keys are cleanup.policy"));
+        assert!(refused("colour", "red").contains("the keys of topics are cleanup.policy"));
     }
 
     #[test]
