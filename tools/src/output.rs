@@ -4,6 +4,8 @@
 
 use std::io::{self, ErrorKind, Write};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
 /// Why a command stops early.
 #[derive(Debug)]
 pub enum Stop {
@@ -80,10 +82,10 @@ impl Write for Output {
 
 /// Whether nobody reads stdout any more, as far as can be told without writing.
 pub fn is_stdout_closed() -> bool {
-    let mut stdout = libc::pollfd { fd: libc::STDOUT_FILENO, events: 0, revents: 0 };
-    // SAFETY: one pollfd, which outlives the call; with a timeout of 0 it returns at once.
-    let ready = unsafe { libc::poll(&raw mut stdout, 1, 0) };
-    ready > 0 && stdout.revents & (libc::POLLERR | libc::POLLHUP) != 0
+    let stdout = io::stdout();
+    let mut polled = [PollFd::new(&stdout, PollFlags::empty())];
+    poll(&mut polled, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+        && polled[0].revents().intersects(PollFlags::ERR | PollFlags::HUP)
 }
 
 /// `1 record`, `2 records`.
