@@ -39,12 +39,23 @@ impl Goal {
         }
     }
 
-    fn text(&self) -> String {
+    fn bound_text(&self) -> String {
         let (sign, value) = match self.bound {
             Bound::AtLeast(value) => (">=", value),
             Bound::AtMost(value) => ("<=", value),
         };
-        format!("{} {sign} {}", title(self.name), shown(self.name, value))
+        format!("{sign} {}", shown(self.name, value))
+    }
+
+    fn text(&self) -> String {
+        format!("{} {}", title(self.name), self.bound_text())
+    }
+
+    /// With what was reached, and a mark before what was not.
+    fn verdict(&self, metrics: &Metrics) -> String {
+        let mark = if self.is_reached(metrics) { "" } else { "!" };
+        let got = get(metrics, self.name).map_or("-".into(), |got| shown(self.name, got));
+        format!("{mark}{} {got} {}", title(self.name), self.bound_text())
     }
 }
 
@@ -122,6 +133,11 @@ impl Row {
 
     pub fn to_reach(&self) -> String {
         self.goals.iter().map(Goal::text).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Each goal with what was reached of it.
+    pub fn verdicts(&self) -> String {
+        self.goals.iter().map(|goal| goal.verdict(&self.metrics)).collect::<Vec<_>>().join(", ")
     }
 
     pub fn json(&self) -> Value {
@@ -203,14 +219,14 @@ pub fn table(rows: &[Row]) -> String {
         }
         let row = number.checked_sub(1).map(|number| &rows[number]);
         match row {
-            None if with_goals => line.push_str("  reached  to reach"),
+            None if with_goals => line.push_str("  reached  what, of what was to reach"),
             Some(row) if with_goals => {
                 let reached = match row.reached() {
                     Some(true) => "yes",
                     Some(false) => "NO",
                     None => "",
                 };
-                line.push_str(&format!("  {reached:<7}  {}", row.to_reach()));
+                line.push_str(&format!("  {reached:<7}  {}", row.verdicts()));
             }
             _ => {}
         }
@@ -247,6 +263,7 @@ mod tests {
         row.goals.push(at_most("p99_9_us", 2_000.0));
         assert_eq!(row.reached(), Some(false));
         assert!(row.to_reach().ends_with("p99.9 <= 2 ms"));
+        assert_eq!(row.verdicts(), "eta 0.81 >= 0.80, MB/s 512 >= 500, !p99.9 2.50 ms <= 2 ms");
         assert_eq!(Row::new("b", Metrics::new()).reached(), None);
         assert_eq!(Row::failed("c", vec![at_most("nothing", 1.0)], "why").reached(), Some(false));
     }

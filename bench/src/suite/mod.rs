@@ -15,6 +15,7 @@ mod throughput;
 use std::time::Duration;
 
 use crate::cli::{Keys, Load, Place, Suite};
+use crate::commands::single;
 use crate::process::now_ns;
 use crate::progress::say;
 use crate::row::{Row, table};
@@ -29,7 +30,8 @@ pub struct Plan {
 }
 
 /// Names of the groups, in the order of the table.
-const GROUPS: [&str; 14] = [
+const GROUPS: [&str; 15] = [
+    "null",
     "produce-1KiB",
     "produce-100B",
     "shapes",
@@ -73,6 +75,7 @@ impl Plan {
 
     async fn group(&self, name: &str) -> Result<Vec<Row>, String> {
         match name {
+            "null" => single::null_row(&self.load()).await.map(|row| vec![row]),
             "produce-1KiB" => throughput::produce_large(self).await,
             "produce-100B" => throughput::produce_small(self).await,
             "shapes" => throughput::shapes(self).await,
@@ -144,7 +147,7 @@ fn line(row: &Row) -> String {
         Some(false) => ": NOT reached",
         None => "",
     };
-    format!("  {}{reached} {}", row.case, row.to_reach())
+    format!("  {}{reached} {}", row.case, row.verdicts())
 }
 
 fn count(rows: &[Row]) -> (usize, usize) {
