@@ -59,7 +59,7 @@ async fn run_online(broker: &str, command: Command) -> Outcome {
         Command::Consume(options) => consume::run(connect::connect(broker).await?, options).await,
         Command::Produce(options) => match connect::wait_for_broker(broker, options.delivery_timeout).await {
             Ok(client) => produce::run(&client, options).await,
-            Err(Stop::Failed(reason)) => produce::without_broker(reason).await,
+            Err(Stop::Failed(reason)) => produce::nothing_delivered(reason).await,
             Err(stop) => Err(stop),
         },
         Command::Verify { .. } | Command::Dump { .. } | Command::Repair { .. } => {

@@ -4,7 +4,7 @@
 //! bounded by the producer's budget, whose back-pressure reaches stdin. A broker that is away is
 //! waited for: nothing is given up but by `--delivery-timeout`.
 
-use std::io::Read;
+use std::io::{IsTerminal, Read};
 use std::pin::pin;
 use std::time::Duration;
 
@@ -45,7 +45,12 @@ pub async fn run(client: &Client, options: cli::Produce) -> Outcome {
         delivery_timeout: options.delivery_timeout,
         ..ProducerOptions::default()
     };
-    check_target(client, &options).await?;
+    if let Err(stop) = check_target(client, &options).await {
+        return match stop {
+            Stop::Failed(reason) => nothing_delivered(reason).await,
+            stop => Err(stop),
+        };
+    }
     let producer = Producer::new(client, settings);
     let mut sender = Sender::new(producer, options);
     let mut pieces = read_stdin();
@@ -60,18 +65,30 @@ pub async fn run(client: &Client, options: cli::Produce) -> Outcome {
     sender.finish().await
 }
 
-/// No broker was found in time: what stdin holds is counted as not delivered.
-pub async fn without_broker(reason: String) -> Outcome {
+/// No broker was found in time, or no topic: what stdin holds is counted as not delivered.
+pub async fn nothing_delivered(reason: String) -> Outcome {
+    if std::io::stdin().is_terminal() {
+        return Err(Stop::Failed(reason));
+    }
     eprintln!("ringctl: {reason}");
     let mut pieces = read_stdin();
     let mut lines = 0;
-    while let Some(piece) = pieces.recv().await {
-        lines += match piece.map_err(|error| Stop::failed(format!("stdin: {error}")))? {
-            Piece::Lines(block) => Lines::new(block).count() as u64,
-            Piece::TooLong { .. } => 1,
-        };
+    let mut rest = "";
+    loop {
+        lines += match tokio::time::timeout(SILENCE, pieces.recv()).await {
+            Ok(None) => break,
+            Ok(Some(piece)) => match piece.map_err(|error| Stop::failed(format!("stdin: {error}")))? {
+                Piece::Lines(block) => Lines::new(block).count() as u64,
+                Piece::TooLong { .. } => 1,
+            },
+            Err(_) => {
+                // Whoever writes there may not know yet that it is in vain.
+                rest = "; stdin was not read to its end";
+                break;
+            }
+        }
     }
-    Err(Stop::Failed(format!("{} not delivered, 0 delivered", count(lines, "record"))))
+    Err(Stop::Failed(format!("{} not delivered, 0 delivered{rest}", count(lines, "record"))))
 }
 
 /// A topic or partition that is not there is said once, before anything is read.
