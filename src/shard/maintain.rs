@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use super::Shard;
 use super::drive::Drive;
-use super::retention::ClockGuard;
 use crate::base::Map;
 use crate::base::align::align_up;
 use crate::format::block;
@@ -128,7 +127,7 @@ impl Maintenance {
         }
         // Partitions are captured later than this: they include all of the earlier segments.
         let (replay_segment, chain, _) = self.journal.replay_point();
-        let seen = ClockGuard::read(rt);
+        let seen = self.shard.clock.seen(rt);
         let generation = self.journal.next_checkpoint();
         let mut encoder = Encoder::new(&Checkpoint {
             generation,

@@ -58,6 +58,11 @@ impl ClockGuard {
         }
     }
 
+    /// For the next start to compare with: the clocks that are believed, not a wall clock that is off.
+    pub fn seen(&self, rt: &Rt) -> Seen {
+        Seen { wall_ms: self.now_ms(rt), ..ClockGuard::read(rt) }
+    }
+
     /// The wall clock as the uptime has it, in ms; the wall clock itself while both agree.
     pub fn now_ms(&self, rt: &Rt) -> i64 {
         let (wall, expected) = self.both(rt);
