@@ -84,18 +84,7 @@ impl Case {
             self.add_disk_roofline(&mut row, bytes.min(ceiling::READ_FILE_BYTES))?;
         }
         row.notes.extend(rounds.iter().find_map(|round| round.first_error.clone()));
-        for round in &rounds {
-            match &round.verified {
-                Some(Ok(records)) => {
-                    row.notes.push(format!("verified: {records} records, each once, in order and unchanged"));
-                }
-                Some(Err(error)) => {
-                    row.notes.push(format!("NOT VERIFIED: {error}"));
-                    row.metrics.insert("not_verified".into(), error.clone().into());
-                }
-                None => {}
-            }
-        }
+        tell_verified(&mut row, &rounds);
         Ok(row)
     }
 
@@ -206,6 +195,22 @@ impl Case {
         tell("rate", load.rate.into());
         tell("shards", load.place.shards.into());
         tell("seconds", load.duration.0.as_secs_f64().into());
+    }
+}
+
+/// What reading back found.
+fn tell_verified(row: &mut Row, rounds: &[Figures]) {
+    for verified in rounds.iter().filter_map(|round| round.verified.as_ref()) {
+        let note = match verified {
+            Ok(records) => format!("verified: {records} records, each once, in order and unchanged"),
+            Err(error) => {
+                row.metrics.insert("not_verified".into(), error.clone().into());
+                format!("NOT VERIFIED: {error}")
+            }
+        };
+        row.notes.push(note);
+        let all = !row.metrics.contains_key("not_verified");
+        put(&mut row.metrics, "verified", Some(f64::from(u8::from(all))));
     }
 }
 

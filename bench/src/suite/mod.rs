@@ -30,11 +30,12 @@ pub struct Plan {
 }
 
 /// Names of the groups, in the order of the table.
-const GROUPS: [&str; 15] = [
+const GROUPS: [&str; 16] = [
     "null",
     "produce-1KiB",
     "produce-100B",
     "shapes",
+    "verify",
     "prodcons",
     "tail",
     "cold",
@@ -79,6 +80,7 @@ impl Plan {
             "produce-1KiB" => throughput::produce_large(self).await,
             "produce-100B" => throughput::produce_small(self).await,
             "shapes" => throughput::shapes(self).await,
+            "verify" => throughput::verify(self).await,
             "prodcons" => throughput::both(self).await,
             "tail" => throughput::tail(self).await,
             "cold" => throughput::cold(self).await,

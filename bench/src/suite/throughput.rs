@@ -84,6 +84,19 @@ pub async fn shapes(plan: &Plan) -> Result<Vec<Row>, String> {
     all(cases).await
 }
 
+/// Everything that was acknowledged is read back: few keys that are most of the load, compressed, from
+/// several producers.
+pub async fn verify(plan: &Plan) -> Result<Vec<Row>, String> {
+    let mut load = Load { verify: true, producers: 3, keys: Keys::Zipf, ..plan.load() };
+    load.place.pairs = 1;
+    let mut cases = Vec::new();
+    for (what, compression) in [("verify", Compression::None), ("verify lz4", Compression::Lz4)] {
+        let load = Load { compression, ..load.clone() };
+        cases.push(case(what, Kind::Produce, load, [at_least("verified", 1.0)]));
+    }
+    all(cases).await
+}
+
 pub async fn both(plan: &Plan) -> Result<Vec<Row>, String> {
     let goals = [
         at_least("eta", 0.7),

@@ -22,7 +22,8 @@ use crate::schedule::Schedule;
 use crate::stats::{self, Latency};
 use crate::values::{self, Values};
 
-/// Records made between two looks at the clock.
+/// Records made between two looks at the clock: so many bytes, so many records at most.
+const CHUNK_BYTES: usize = 16 << 10;
 const CHUNK: usize = 16;
 /// The shortest sleep: at higher rates the records that are due at one wake-up go together. Each wake-up
 /// costs about 5 us of CPU time, which the broker would miss; the times that were meant still count.
@@ -110,7 +111,7 @@ pub fn run(
     tighten_timer();
     sleep_until(window.start_ns);
     match work.pace {
-        Pace::Flat => sender.flat_out(),
+        Pace::Flat => sender.flat_out(values::value_bytes(work.size)),
         Pace::Rate(rate) => {
             let part = f64::from(work.number) / f64::from(work.producers.max(1));
             sender.at_rate(Schedule::new(window.start_ns, rate).shifted(part));
@@ -127,13 +128,14 @@ impl Sender<'_> {
         now >= self.window.stop_ns || self.sent >= self.sent_max
     }
 
-    fn flat_out(&mut self) {
+    fn flat_out(&mut self, value_bytes: usize) {
+        let chunk = (CHUNK_BYTES / value_bytes).clamp(1, CHUNK);
         loop {
             let now = now_ns();
             if self.is_over(now) {
                 return;
             }
-            for _ in 0..CHUNK.min((self.sent_max - self.sent) as usize) {
+            for _ in 0..chunk.min((self.sent_max - self.sent) as usize) {
                 self.send(now);
             }
             self.settle();
