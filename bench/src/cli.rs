@@ -128,6 +128,9 @@ pub struct Place {
     /// One JSON object a line and case on stdout instead of a table.
     #[arg(long)]
     pub json: bool,
+    /// No set is measured again after this time of the monotonic clock: a suite has an end to keep.
+    #[arg(skip)]
+    pub again_until_ns: Option<u64>,
 }
 
 impl Place {

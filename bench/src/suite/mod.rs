@@ -26,6 +26,8 @@ pub struct Plan {
     pub quick: bool,
     pub pairs: u32,
     pub duration: Duration,
+    /// Sets that spread are measured again until here; then the rest of the suite needs the time.
+    again_until_ns: u64,
     pub options: Suite,
 }
 
@@ -54,13 +56,20 @@ impl Plan {
         let quick = options.quick;
         let duration = options.duration.map_or(Duration::from_secs(if quick { 2 } else { 8 }), |span| span.0);
         let pairs = options.pairs.unwrap_or(if quick { 2 } else { 5 });
-        Plan { quick, pairs, duration, options: options.clone() }
+        let again = Duration::from_secs(60 * if quick { 6 } else { 50 });
+        let again_until_ns = now_ns() + again.as_nanos() as u64;
+        Plan { quick, pairs, duration, again_until_ns, options: options.clone() }
     }
 
     /// The load that the rows begin with: uniform keys, 64 MiB of client memory, linger 5 ms.
     pub fn load(&self) -> Load {
         let standard = Load::standard();
-        let place = Place { dir: self.options.dir.clone(), pairs: self.pairs, ..standard.place };
+        let place = Place {
+            dir: self.options.dir.clone(),
+            pairs: self.pairs,
+            again_until_ns: Some(self.again_until_ns),
+            ..standard.place
+        };
         let warm_up = Span(Duration::from_millis(if self.quick { 500 } else { 1000 }));
         Load { place, warm_up, duration: Span(self.duration), keys: Keys::Uniform, ..standard }
     }
