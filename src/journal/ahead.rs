@@ -10,7 +10,6 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use super::Journal;
-use super::append::Head;
 use super::segment::Segment;
 use crate::base::align::BLOCK_BYTES;
 
@@ -59,10 +58,11 @@ impl Ahead {
 
 impl Journal {
     /// Called after a frame of `bytes` was submitted.
-    pub(super) fn zero_ahead(self: &Rc<Self>, head: &mut Head, bytes: usize) {
+    pub(super) fn zero_ahead(self: &Rc<Self>, bytes: usize) {
         if bytes > SMALL_FRAME_BYTES {
             return;
         }
+        let mut head = self.head.borrow_mut();
         let Some(range) = head.ahead.next(head.byte, head.active.bytes) else { return };
         head.ahead.under_way = Some(range.clone());
         self.rt.spawn(zero(self.clone(), head.active.clone(), range));

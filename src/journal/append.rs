@@ -290,8 +290,8 @@ impl Journal {
             self.tail.borrow_mut().push(frame, durable);
         }
         let file = head.active.file.clone();
-        self.zero_ahead(&mut head, padded);
         drop(head);
+        self.zero_ahead(padded);
         self.flushes.set(self.flushes.get() + 1);
         let journal = Rc::downgrade(self);
         if self.rt.mutated("ack-before-durable") {
