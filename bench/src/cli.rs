@@ -47,6 +47,7 @@ pub enum Command {
   ringbench produce --size 100 --producers 4 --duration 60s --pairs 5
   ringbench produce --partitions 10000 --batch 16KiB
   ringbench produce --keys zipf --compression lz4 --producers 3 --verify
+  ringbench produce --single 64 --linger 0
   ringbench produce --rate 50000 --linger 0")]
     Produce(Load),
     /// Measure reading what was just written (from memory) or, with --cold, from the disk.
@@ -181,8 +182,9 @@ pub struct Load {
     /// How keys are drawn out of a million; without keys partitions are filled in turn.
     #[arg(long, value_enum, value_name = "K", default_value_t = Keys::None)]
     pub keys: Keys,
-    /// Clients in one process that send one record and wait for it before the next; no other load.
-    #[arg(long, value_name = "N", hide = true)]
+    /// Instead of --producers: N clients in one process, each with its own connections, that send one
+    /// record and wait for its acknowledgement before the next.
+    #[arg(long, value_name = "N", conflicts_with = "rate", value_parser = clap::value_parser!(u32).range(1..))]
     pub single: Option<u32>,
     /// Afterwards, read everything back and check that each acknowledged record is there, once and in
     /// order, and that the sums of all checksums agree.
