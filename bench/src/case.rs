@@ -18,6 +18,9 @@ use crate::stats::{SPREAD_MAX, spread};
 /// What null sends from memory at most, however much is read cold.
 const NULL_READ_BYTES: u64 = 1 << 30;
 
+/// What the kernel's own threads may take for our disk and network without a word.
+const OTHER_CORES_MAX: f64 = 0.3;
+
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Kind {
     Produce,
@@ -86,6 +89,7 @@ impl Case {
         }
         row.notes.extend(rounds.iter().find_map(|round| round.first_error.clone()));
         tell_verified(&mut row, &rounds);
+        tell_others(&mut row);
         Ok(row)
     }
 
@@ -196,6 +200,14 @@ impl Case {
         tell("rate", load.rate.into());
         tell("shards", load.place.shards.into());
         tell("seconds", load.duration.0.as_secs_f64().into());
+    }
+}
+
+/// A machine that does something else at the same time measures that as well.
+pub fn tell_others(row: &mut Row) {
+    let cores = get(&row.metrics, "other_cores").unwrap_or(0.0);
+    if cores > OTHER_CORES_MAX {
+        row.notes.push(format!("DISTURBED: something else took {cores:.1} cores meanwhile"));
     }
 }
 

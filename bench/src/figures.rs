@@ -46,6 +46,8 @@ pub struct Figures {
     pub server: Option<ProcessUse>,
     /// CPU time of all workers.
     pub client_cpu: Duration,
+    /// CPU time of everything else on the machine, the kernel's own threads included.
+    pub other_cpu: Option<Duration>,
     pub disk: Option<DiskUse>,
     pub verified: Option<Result<u64, String>>,
 }
@@ -53,7 +55,7 @@ pub struct Figures {
 impl Figures {
     /// Without what the server took: that was for others too.
     pub fn of_one_among_others(self) -> Figures {
-        Figures { server: None, disk: None, ..self }
+        Figures { server: None, disk: None, other_cpu: None, ..self }
     }
 
     /// What the round was about: what was produced, or else consumed.
@@ -176,6 +178,8 @@ fn put_costs(out: &mut Metrics, own: &Medians) {
     let per_core = |round: &Figures| Some(bytes(round) * 1e3 / round.cpu_ns().filter(|cpu| *cpu > 0.0)?);
     put(out, "megabytes_per_second_per_broker_core", own.of(per_core));
     put(out, "broker_cores", own.of(|round| Some(round.cpu_ns()? / 1e9 / round.seconds)));
+    let other = |round: &Figures| Some(round.other_cpu?.as_secs_f64() / round.seconds);
+    put(out, "other_cores", own.of(other));
     put(out, "client_cpu_ns_per_record", own.of(|r| Some(r.client_cpu.as_nanos() as f64 / records(r))));
     put(out, "broker_resident_bytes", own.of(|round| Some(round.server?.resident_bytes as f64)));
     put(out, "broker_resident_bytes_max", own.of(|round| Some(round.server?.resident_bytes_max as f64)));
@@ -218,6 +222,7 @@ mod tests {
             first_error: None,
             server: Some(server),
             client_cpu: Duration::ZERO,
+            other_cpu: None,
             disk: None,
             verified: None,
         }

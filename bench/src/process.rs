@@ -85,9 +85,21 @@ pub fn cpu_of(pid: u32) -> Duration {
     // The second field is the name, which may hold spaces and brackets: count from its end.
     let fields: Vec<&str> = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
     let ticks = |index: usize| fields.get(index).and_then(|field| field.parse::<u64>().ok()).unwrap_or(0);
+    of_ticks(ticks(11) + ticks(12))
+}
+
+fn of_ticks(ticks: u64) -> Duration {
     // SAFETY: asks for a constant of the system; no memory is involved.
     let per_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) }.max(1) as u64;
-    Duration::from_millis((ticks(11) + ticks(12)) * 1000 / per_second)
+    Duration::from_millis(ticks * 1000 / per_second)
+}
+
+/// User and system time of the whole machine, interrupts left out.
+pub fn cpu_of_all() -> Duration {
+    let stat = std::fs::read_to_string("/proc/stat").unwrap_or_default();
+    let fields = stat.lines().next().unwrap_or_default().split_whitespace();
+    // `cpu user nice system idle ...`
+    of_ticks(fields.skip(1).take(3).filter_map(|field| field.parse::<u64>().ok()).sum())
 }
 
 /// Totals of one process.
@@ -175,6 +187,7 @@ mod tests {
             sum = (0..1_000_000).fold(sum, |sum, i| sum.wrapping_mul(31).wrapping_add(i));
         }
         assert!(cpu_of(u32::MAX).is_zero(), "{sum}");
+        assert!(cpu_of_all() >= cpu_of(std::process::id()));
         let used = use_of(std::process::id());
         assert!(used.resident_bytes > 100_000 && used.resident_bytes_max >= used.resident_bytes);
     }

@@ -29,11 +29,13 @@ const BOUNDED_MAX: Duration = Duration::from_secs(1800);
 struct Snapshot {
     server: Option<ProcessUse>,
     disk: Option<DiskUse>,
+    cpu_of_all: Duration,
 }
 
 impl Snapshot {
     fn take(pid: Option<u32>, dir: &std::path::Path) -> Snapshot {
-        Snapshot { server: pid.map(process::use_of), disk: process::disk_use(dir) }
+        let cpu_of_all = process::cpu_of_all();
+        Snapshot { server: pid.map(process::use_of), disk: process::disk_use(dir), cpu_of_all }
     }
 
     /// What happened between the two; memory as it is now.
@@ -54,6 +56,8 @@ pub struct Worked {
     pub window: Window,
     pub server: Option<ProcessUse>,
     pub disk: Option<DiskUse>,
+    /// CPU time of the whole machine meanwhile.
+    cpu_of_all: Duration,
 }
 
 /// How long workers work.
@@ -95,7 +99,8 @@ pub async fn work(
     let reports = reports?;
     let after = after.unwrap_or_else(|| Snapshot::take(pid, &dir));
     let (server, disk) = after.since(&before);
-    Ok(Worked { reports, window, server, disk })
+    let cpu_of_all = after.cpu_of_all.saturating_sub(before.cpu_of_all);
+    Ok(Worked { reports, window, server, disk, cpu_of_all })
 }
 
 async fn sleep_until(at_ns: u64) {
@@ -110,6 +115,8 @@ impl Worked {
 
     /// The figures of a round whose workers had these jobs.
     pub fn figures(&self, subject: Subject, jobs: &[Job], span: Span) -> Figures {
+        let client_cpu = Duration::from_nanos(self.reports.iter().map(|report| report.cpu_ns).sum());
+        let other_cpu = self.server.map(|server| self.cpu_of_all.saturating_sub(server.cpu + client_cpu));
         let of = |produces: bool| {
             let own = jobs.iter().zip(&self.reports);
             let own = own.filter(|(job, _)| matches!(job.work, Work::Produce(_)) == produces);
@@ -126,7 +133,8 @@ impl Worked {
             errors: self.reports.iter().map(|report| report.errors).sum(),
             first_error: self.reports.iter().find_map(|report| report.first_error.clone()),
             server: self.server,
-            client_cpu: Duration::from_nanos(self.reports.iter().map(|report| report.cpu_ns).sum()),
+            client_cpu,
+            other_cpu,
             disk: self.disk,
             verified: None,
         }

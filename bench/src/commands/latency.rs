@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::{blocking, finish, single};
+use crate::case::tell_others;
 use crate::ceiling::{self, Blocks};
 use crate::cli::{Latency, Load};
 use crate::figures::{Metrics, get, put, summarise};
@@ -98,6 +99,7 @@ impl Ladder {
         put(&mut row.metrics, "rate", Some(rate));
         row.notes.extend(first_error);
         warn_if_late(&mut row, rate);
+        tell_others(&mut row);
         Ok(row)
     }
 

@@ -8,6 +8,7 @@ use std::path::Path;
 use serde_json::json;
 
 use super::finish;
+use crate::case::tell_others;
 use crate::cli::{Keys, Load, Partitions};
 use crate::figures::{Figures, get, put, ratio, summarise};
 use crate::plot::{Axis, Line, Plot};
@@ -65,6 +66,7 @@ pub async fn measure(load: &Load, counts: &[u32]) -> Result<Vec<Row>, String> {
             row.notes.push(format!("{share:.2} of the throughput at {}", grouped(counts[0].into())));
         }
         row.notes.extend(rounds.iter().find_map(|round| round.first_error.clone()));
+        tell_others(&mut row);
         rows.push(row);
     }
     Ok(rows)
