@@ -6,7 +6,6 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use super::ahead::Ahead;
 use super::segment::{Index, OpenIndex, Segment};
 use super::{Journal, SEGMENT_BYTES_MIN};
 use crate::api::Chunk;
@@ -46,7 +45,6 @@ pub(super) struct Head {
     pub offline: Option<Offline>,
     /// End of the newest mark: nothing was appended since if the head stands here.
     pub marked: Address,
-    pub ahead: Ahead,
 }
 
 pub(super) struct InFlight {
@@ -138,10 +136,8 @@ impl Journal {
         (number, head.active.first_chain.get(), Address { segment: number, byte: head.byte })
     }
 
-    /// Nothing is on its way to the segments.
     pub fn is_idle(&self) -> bool {
-        let head = self.head.borrow();
-        head.in_flight.is_empty() && !head.ahead.is_under_way()
+        self.head.borrow().in_flight.is_empty()
     }
 
     /// Whether the segment after the active one is there: without it only small facts are appended.
@@ -150,7 +146,7 @@ impl Journal {
     }
 
     /// Reserves a frame of these parts. `None`: the active segment is full and the next one is not
-    /// there yet, or its place is still being zeroed; wait for `changed`.
+    /// there yet; wait for `changed`.
     pub fn reserve(
         self: &Rc<Self>,
         kind: FrameKind,
@@ -161,14 +157,7 @@ impl Journal {
         let used = frame::head_bytes(parts) + part_bytes;
         let padded = align_up(used as u64);
         assert!(padded as usize <= self.frame_bytes_max(), "frames are bounded before they are reserved");
-        let fits = self.fits(padded, growth);
-        {
-            let head = self.head.borrow();
-            if head.ahead.overlaps(head.byte, padded) || !fits && head.ahead.is_under_way() {
-                return None;
-            }
-        }
-        if !fits {
+        if !self.fits(padded, growth) {
             self.roll()?;
             assert!(self.fits(padded, growth), "an empty segment takes any frame");
         }
@@ -211,7 +200,6 @@ impl Journal {
         next.first_chain.set(head.chain);
         head.active = next;
         head.byte = 0;
-        head.ahead = Ahead::default();
         self.changed.notify();
         Some(())
     }
@@ -291,7 +279,6 @@ impl Journal {
         }
         let file = head.active.file.clone();
         drop(head);
-        self.zero_ahead(padded);
         self.flushes.set(self.flushes.get() + 1);
         let journal = Rc::downgrade(self);
         if self.rt.mutated("ack-before-durable") {

@@ -11,7 +11,6 @@
 //!             NUMBER.seg      frames; the last one is the footer
 //! ```
 
-mod ahead;
 mod append;
 mod checkpoint;
 mod files;

@@ -7,7 +7,6 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::rc::Rc;
 
-use super::ahead::Ahead;
 use super::append::{Head, Tail};
 use super::files;
 use super::opening::{OpenError, Opening};
@@ -274,7 +273,6 @@ fn assemble(opening: Opening, budget: Budget, start: u32, recovery: &mut Recover
             in_flight: VecDeque::new(),
             offline: None,
             marked: Address::default(),
-            ahead: Ahead::default(),
         }),
         segments: RefCell::new(opening.segments),
         tail: RefCell::new(Tail::new(budget.tail_bytes)),
