@@ -29,7 +29,7 @@ pub fn combine(crc_a: u32, crc_b: u32, bytes_b: usize) -> u32 {
 }
 
 /// The polynomial, lowest power in the highest bit, as everywhere in CRC32C.
-const POLYNOMIAL: u32 = 0x82f6_3b78;
+pub const POLYNOMIAL: u32 = 0x82f6_3b78;
 const ONE: u32 = 1 << 31;
 
 /// `POWERS[place][digit]` is x to the 8 * digit * 16^place: what that many zero bytes multiply by.

@@ -30,7 +30,7 @@ pub const HEADER_BYTES: usize = 48;
 pub const SORTED_LANE: LaneId = LaneId(u32::MAX);
 /// Bytes that a run takes besides its payload: its entry, twice.
 pub const RUN_OVERHEAD_BYTES: usize = 2 * entry::BYTES;
-pub const CHECKSUM_AT: usize = 44;
+pub(super) const CHECKSUM_AT: usize = 44;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BlockHeader {

@@ -7,6 +7,8 @@
 //! An unfinished write never looks like one flipped bit; so the answer also tells bit rot in the
 //! last frame from the torn tail of a power loss.
 
+use crate::base::crc::POLYNOMIAL;
+
 /// A flipped bit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flip {
@@ -15,8 +17,6 @@ pub enum Flip {
     /// In the stored checksum itself.
     Checksum { bit: u8 },
 }
-
-const POLYNOMIAL: u32 = 0x82f6_3b78;
 
 /// What one byte adds to a checksum that ends right behind it.
 const TABLE: [u32; 256] = {
@@ -65,15 +65,19 @@ pub fn find(computed: u32, stored: u32, covered_bytes: usize) -> Option<Flip> {
     None
 }
 
-/// The first of the first `bytes` bytes' bits that, flipped back, makes `holds` true. For small
-/// headers whose very length is in doubt.
-pub fn search(head: &[u8], bytes: usize, holds: impl Fn(&[u8]) -> bool) -> Option<(usize, u8)> {
-    let mut copy = head.to_vec();
-    for byte in 0..bytes.min(copy.len()) {
+/// The first bit of the first `reach` bytes that, flipped back, makes `bytes` decode: byte and bit, and
+/// what was decoded. For small headers whose very length is in doubt.
+pub fn search<T>(
+    bytes: &[u8],
+    reach: usize,
+    decode: impl Fn(&[u8]) -> Option<T>,
+) -> Option<((usize, u8), T)> {
+    let mut copy = bytes.to_vec();
+    for byte in 0..reach.min(copy.len()) {
         for bit in 0..8 {
             copy[byte] ^= 1 << bit;
-            if holds(&copy) {
-                return Some((byte, bit));
+            if let Some(decoded) = decode(&copy) {
+                return Some(((byte, bit), decoded));
             }
             copy[byte] ^= 1 << bit;
         }

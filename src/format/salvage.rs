@@ -5,8 +5,10 @@
 //! verifies; it establishes which offsets a damaged place held.
 
 use super::entry::{self, Entry};
+use super::flip::{self, Flip};
 use super::frame::{Address, FrameHeader};
 use super::{block, frame};
+use crate::base::crc;
 use crate::model::{JournalId, Position};
 
 /// Lanes of a journal in v1, and room for more.
@@ -15,15 +17,23 @@ const PARTS_TRIED: usize = 64;
 /// Decodes what would decode if one bit were not flipped. A CRC32C tells any single flipped bit of
 /// these lengths from every other, so there is at most one answer. `reach`: bytes that are tried.
 pub fn corrected<T>(bytes: &[u8], reach: usize, decode: impl Fn(&[u8]) -> Option<T>) -> Option<T> {
-    let mut copy = bytes.to_vec();
-    for bit in 0..reach.min(bytes.len()) * 8 {
-        copy[bit / 8] ^= 1 << (bit % 8);
-        if let Some(decoded) = decode(&copy) {
-            return Some(decoded);
-        }
-        copy[bit / 8] ^= 1 << (bit % 8);
+    flip::search(bytes, reach, decode).map(|(_, decoded)| decoded)
+}
+
+/// The one flipped bit because of which a block's header and directory do not verify.
+pub fn flipped_bit(block: &[u8], checksum: u32) -> Option<(usize, u8)> {
+    let decode = |bytes: &[u8]| block::decode(bytes).ok().filter(|header| header.checksum == checksum);
+    if let Some((place, _)) = flip::search(block, block::HEADER_BYTES, decode) {
+        return Some(place);
     }
-    None
+    let header = block::decode_fields(block).ok().filter(|header| header.checksum == checksum)?;
+    let directory_bytes = header.run_count as usize * entry::BYTES;
+    let at = block.len().checked_sub(directory_bytes).filter(|at| *at >= block::HEADER_BYTES)?;
+    let computed = crc::append(crc::crc32c(&block[..block::CHECKSUM_AT]), &block[at..]);
+    match flip::find(computed, checksum, directory_bytes)? {
+        Flip::Covered { byte, bit } => Some((at + byte, bit)),
+        Flip::Checksum { .. } => None,
+    }
 }
 
 /// The header of a frame with one flipped bit.

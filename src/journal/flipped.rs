@@ -30,10 +30,8 @@ fn of_bytes(bytes: &[u8], checksum: u32) -> Option<usize> {
 }
 
 fn of_block(raw: &[u8], checksum: u32) -> Option<usize> {
-    let decode = |raw: &[u8]| block::decode(raw).ok().filter(|block| block.checksum == checksum);
-    let Some(header) = decode(raw) else {
-        let in_header = salvage::corrected(raw, block::HEADER_BYTES, decode).is_some();
-        return (in_header || is_in_directory(raw, checksum)).then_some(1);
+    let Some(header) = block::decode(raw).ok().filter(|block| block.checksum == checksum) else {
+        return salvage::flipped_bit(raw, checksum).map(|_| 1);
     };
     let mut flips = 0;
     for run in block::runs(raw, &header).ok()? {
@@ -51,16 +49,6 @@ fn of_block(raw: &[u8], checksum: u32) -> Option<usize> {
         }
     }
     Some(flips)
-}
-
-fn is_in_directory(raw: &[u8], checksum: u32) -> bool {
-    let Ok(header) = block::decode_fields(raw) else { return false };
-    let directory_bytes = header.run_count as usize * entry::BYTES;
-    let Some(at) = raw.len().checked_sub(directory_bytes).filter(|at| *at >= block::HEADER_BYTES) else {
-        return false;
-    };
-    let computed = crc::append(crc::crc32c(&raw[..block::CHECKSUM_AT]), &raw[at..]);
-    header.checksum == checksum && flip::find(computed, checksum, directory_bytes).is_some()
 }
 
 #[cfg(test)]

@@ -36,7 +36,7 @@ const STALL: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 30 });
 /// keeps memory from others.
 const SLOW_BYTES_PER_S: u64 = 256 << 10;
 /// What a fetch may answer even while others hold, or have promised, all that there is.
-const FETCH_BYTES_MIN: usize = 64 << 10;
+pub const FETCH_BYTES_MIN: usize = 64 << 10;
 /// How often a connection is looked at: for a stalled response, and for memory that it can give back.
 const WATCH: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 5 });
 

@@ -13,11 +13,10 @@ use crate::format::entry;
 use crate::format::footer::RunRef;
 use crate::journal::{Segment, verified_payload};
 use crate::model::{ErrorCode, Failure, Offset, PartitionId};
+use crate::net::FETCH_BYTES_MIN;
 use crate::record;
 use crate::rt::local::{self, Event};
 
-/// A fetch may answer so much whatever other answers hold.
-const BYTES_MIN: usize = 64 << 10;
 /// One read of the disk covers at most this.
 const SPAN_BYTES: u64 = 1 << 20;
 /// Runs of a partition closer than this are read in one span.
@@ -117,7 +116,7 @@ impl Shard {
         let mut bytes = 0;
         for wanted in &fetch.partitions {
             // Records on their way to sockets are bounded together; a fetch always gets a little.
-            let left = self.memory.replies.left().max(BYTES_MIN);
+            let left = self.memory.replies.left().max(FETCH_BYTES_MIN);
             let room = (fetch.bytes_max as usize).min(bytes + left).saturating_sub(bytes);
             // A full answer still tells where the other partitions stand. Only the first batch of all
             // may exceed what was asked for.

@@ -167,6 +167,7 @@ fn assemble(
         }
         drives.push(one.drive);
     }
+    let connections_bytes = (plan.memory_bytes as usize / 8).clamp(1 << 20, CONNECTIONS_BYTES_MAX);
     let shard = Rc::new(Shard {
         rt: rt.clone(),
         index: plan.index,
@@ -176,8 +177,8 @@ fn assemble(
         default_config: Rc::new(plan.settings.topic_defaults.clone()),
         settings: plan.settings,
         memory: Memory {
-            incoming: Budget::new((plan.memory_bytes as usize / 8).clamp(1 << 20, CONNECTIONS_BYTES_MAX)),
-            replies: Budget::new((plan.memory_bytes as usize / 8).clamp(1 << 20, CONNECTIONS_BYTES_MAX)),
+            incoming: Budget::new(connections_bytes),
+            replies: Budget::new(connections_bytes),
             recycler: Recycler::default(),
         },
         peers: plan.peers,

@@ -105,7 +105,7 @@ fn check_bad_block(
     let block = &bytes[range.clone()];
     let runs = salvaged_runs(bytes, frame, range.start);
     let kind = FlawKind::Block { runs: runs.iter().map(|run| run.entry).collect() };
-    let flaw = match flipped_in_block(block, checksum) {
+    let flaw = match salvage::flipped_bit(block, checksum) {
         Some((byte, bit)) => {
             let byte = range.start + byte;
             Flaw { range: byte..byte + 1, bit: Some(bit), kind }
@@ -118,21 +118,6 @@ fn check_bad_block(
         let mut more = Vec::new();
         check_run(bytes, range.start, run, &mut more);
         flaws.extend(more.into_iter().filter(|flaw| flaw.range != known));
-    }
-}
-
-fn flipped_in_block(block: &[u8], checksum: u32) -> Option<(usize, u8)> {
-    let holds = |bytes: &[u8]| block::decode(bytes).is_ok_and(|header| header.checksum == checksum);
-    if let Some(found) = flip::search(block, block::HEADER_BYTES, holds) {
-        return Some(found);
-    }
-    let header = block::decode_fields(block).ok()?;
-    let directory_at = block.len().checked_sub(header.run_count as usize * entry::BYTES)?;
-    let directory = &block[directory_at..];
-    let computed = crc::append(crc::crc32c(block.get(..44)?), directory);
-    match flip::find(computed, checksum, directory.len())? {
-        Flip::Covered { byte, bit } => Some((directory_at + byte, bit)),
-        Flip::Checksum { .. } => None,
     }
 }
 

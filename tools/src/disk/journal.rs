@@ -141,11 +141,9 @@ impl Journal<'_> {
 /// The byte of the one flipped bit that explains a checkpoint's damage.
 fn flipped(journal: JournalId, bytes: &[u8]) -> Option<u64> {
     let head = bytes.get(..checkpoint::HEADER_BYTES)?;
-    if let Some((byte, _)) =
-        flip::search(head, head.len(), |head| checkpoint::decode_header(journal, head).is_ok())
-            .filter(|_| checkpoint::decode_header(journal, head).is_err())
-    {
-        return Some(byte as u64);
+    let decode = |head: &[u8]| checkpoint::decode_header(journal, head).ok();
+    if decode(head).is_none() {
+        return flip::search(head, head.len(), decode).map(|((byte, _), _)| byte as u64);
     }
     let (_, body) = checkpoint::decode_header(journal, head).ok()?;
     let body = bytes.get(checkpoint::HEADER_BYTES..)?.get(..body as usize)?;

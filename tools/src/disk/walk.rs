@@ -92,8 +92,11 @@ impl Segment<'_> {
         if head[..head.len().min(BLOCK_BYTES)].iter().all(|&byte| byte == 0) {
             return None;
         }
-        let holds = |bytes: &[u8]| self.decode_bytes(bytes, at).is_ok();
-        let bit = flip::search(head, frame::HEADER_BYTES, holds).or_else(|| self.flipped_in_table(head))?;
+        let decode = |bytes: &[u8]| self.decode_bytes(bytes, at).ok();
+        if let Some((bit, header)) = flip::search(head, frame::HEADER_BYTES, decode) {
+            return Some((header, bit));
+        }
+        let bit = self.flipped_in_table(head)?;
         let mut fixed = head.to_vec();
         fixed[bit.0] ^= 1 << bit.1;
         self.decode_bytes(&fixed, at).ok().map(|header| (header, bit))
