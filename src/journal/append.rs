@@ -136,8 +136,10 @@ impl Journal {
         (number, head.active.first_chain.get(), Address { segment: number, byte: head.byte })
     }
 
+    /// Nothing is on its way to the segments.
     pub fn is_idle(&self) -> bool {
-        self.head.borrow().in_flight.is_empty()
+        let head = self.head.borrow();
+        head.in_flight.is_empty() && !head.active.ahead.borrow().is_under_way()
     }
 
     /// Whether the segment after the active one is there: without it only small facts are appended.
@@ -146,7 +148,7 @@ impl Journal {
     }
 
     /// Reserves a frame of these parts. `None`: the active segment is full and the next one is not
-    /// there yet; wait for `changed`.
+    /// there yet, or its place is still being zeroed; wait for `changed`.
     pub fn reserve(
         self: &Rc<Self>,
         kind: FrameKind,
@@ -157,7 +159,11 @@ impl Journal {
         let used = frame::head_bytes(parts) + part_bytes;
         let padded = align_up(used as u64);
         assert!(padded as usize <= self.frame_bytes_max(), "frames are bounded before they are reserved");
-        if !self.fits(padded, growth) {
+        let fits = self.fits(padded, growth);
+        if self.waits_for_zeros(padded, fits) {
+            return None;
+        }
+        if !fits {
             self.roll()?;
             assert!(self.fits(padded, growth), "an empty segment takes any frame");
         }
@@ -166,6 +172,12 @@ impl Journal {
         let mut buf = self.rt.buffer(padded as usize);
         buf[used..].fill(0);
         Some(FrameSlot { buf, parts_at: frame::head_bytes(parts), kind, address, used })
+    }
+
+    fn waits_for_zeros(&self, padded: u64, fits: bool) -> bool {
+        let head = self.head.borrow();
+        let ahead = head.active.ahead.borrow();
+        ahead.overlaps(head.byte, padded) || !fits && ahead.is_under_way()
     }
 
     fn fits(&self, padded: u64, growth: Growth) -> bool {
@@ -255,6 +267,9 @@ impl Journal {
         }
         let mut head = self.head.borrow_mut();
         assert_eq!(slot.address, Address { segment: head.active.number, byte: head.byte });
+        let segment = head.active.clone();
+        let overlaps = segment.ahead.borrow().overlaps(head.byte, slot.buf.len() as u64);
+        assert!(!overlaps, "zeros under way would overwrite the frame");
         let durable = head.durable;
         let header = FrameHeader {
             kind: slot.kind,
@@ -277,8 +292,11 @@ impl Journal {
             let frame = TailFrame { address: slot.address, buf: Rc::new(buf.clone()) };
             self.tail.borrow_mut().push(frame, durable);
         }
-        let file = head.active.file.clone();
         drop(head);
+        if slot.kind != FrameKind::Footer {
+            self.zero_ahead(&segment, end.byte, padded);
+        }
+        let file = segment.file.clone();
         self.flushes.set(self.flushes.get() + 1);
         let journal = Rc::downgrade(self);
         if self.rt.mutated("ack-before-durable") {

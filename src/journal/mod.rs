@@ -11,6 +11,7 @@
 //!             NUMBER.seg      frames; the last one is the footer
 //! ```
 
+mod ahead;
 mod append;
 mod checkpoint;
 mod files;

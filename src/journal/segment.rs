@@ -5,6 +5,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
+use super::ahead::Ahead;
 use crate::base::{Map, sparing};
 use crate::format::footer::{self, BlockRef, RunRef, SegmentIndex};
 use crate::format::manifest::Role;
@@ -22,6 +23,7 @@ pub struct Segment {
     pub(super) first_chain: Cell<u32>,
     pub(super) index: RefCell<Index>,
     pub(super) index_used: Cell<u64>,
+    pub(super) ahead: RefCell<Ahead>,
     oldest_retention: Cell<Option<i64>>,
 }
 
@@ -75,6 +77,7 @@ impl Segment {
             first_chain: Cell::new(0),
             index: RefCell::new(index),
             index_used: Cell::new(0),
+            ahead: RefCell::default(),
             oldest_retention: Cell::new(None),
         })
     }
