@@ -136,6 +136,22 @@ pub async fn join2<A, B>(a: impl Future<Output = A>, b: impl Future<Output = B>)
     (done_a.expect("both are done"), done_b.expect("both are done"))
 }
 
+/// Runs all of a few futures to their end.
+pub async fn join_all<F: Future>(futures: Vec<F>) -> Vec<F::Output> {
+    let mut running: Vec<_> = futures.into_iter().map(|future| Some(Box::pin(future))).collect();
+    let mut done: Vec<_> = running.iter().map(|_| None).collect();
+    poll_fn(|cx| {
+        for (future, done) in running.iter_mut().zip(&mut done) {
+            if let Some(Poll::Ready(value)) = future.as_mut().map(|future| future.as_mut().poll(cx)) {
+                (*future, *done) = (None, Some(value));
+            }
+        }
+        if running.iter().all(Option::is_none) { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    done.into_iter().map(|value| value.expect("all are done")).collect()
+}
+
 /// The result of `work`, or `None` if it takes longer than `limit`.
 pub async fn timeout<T>(rt: &Rt, limit: Duration, work: impl Future<Output = T>) -> Option<T> {
     match select2(work, rt.sleep(limit)).await {

@@ -40,6 +40,8 @@ pub(super) struct Drive {
     pub full: RefCell<Option<String>>,
     /// The disk is above its high watermark.
     pub is_high: Cell<bool>,
+    /// Segment in which a fetch last found what it looked for.
+    pub found_last: Cell<u64>,
     /// Summed time that brokers ran on this journal, up to this start.
     pub uptime_before_ms: u64,
     started_ms: i64,
@@ -69,6 +71,7 @@ impl Drive {
             deaths: Cell::new(1),
             full: RefCell::new(None),
             is_high: Cell::new(false),
+            found_last: Cell::new(0),
             uptime_before_ms,
             started_ms: rt.uptime_ms(),
         })

@@ -4,9 +4,11 @@
 //! Floor 5. Owner: itself. Invariant: a batch is acknowledged only after the journal said that its
 //! frame is durable and the lane's high watermark has passed it.
 
+mod answer;
 mod control_runs;
 mod drive;
 mod fetch;
+mod gather;
 mod list;
 mod maintain;
 mod mesh;
@@ -38,7 +40,7 @@ use crate::lane::PartitionLog;
 use crate::model::{LaneId, PartitionId, TopicConfig, TopicId};
 use crate::net::Memory;
 use crate::rt::local::Event;
-use crate::rt::{Level, Rt, mesh as channel};
+use crate::rt::{Budget, Level, Rt, mesh as channel};
 
 /// A partition as its shard and everything that refers to it hold it.
 type LogRef = Rc<RefCell<PartitionLog>>;
@@ -71,6 +73,8 @@ struct Shard {
     admin_last: Cell<u64>,
     /// What connections share.
     memory: Memory,
+    /// Of reads of the disk that are under way for fetches.
+    reads: Rc<Budget>,
     staged_bytes: Cell<usize>,
     staged_bytes_max: usize,
     /// Staged bytes went below the bound.

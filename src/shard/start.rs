@@ -31,6 +31,8 @@ const SEGMENT_SHARE: u64 = 64;
 const TAIL_BYTES_MAX: usize = 512 << 20;
 /// Large frames that arrive, and likewise records that leave.
 const CONNECTIONS_BYTES_MAX: usize = 512 << 20;
+/// Memory of reads under way, at most.
+const READS_BYTES_MAX: usize = 64 << 20;
 /// How long the epoch blocks may wait for the disk.
 const EPOCH_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -181,6 +183,7 @@ fn assemble(
             replies: Budget::new(connections_bytes),
             recycler: Recycler::default(),
         },
+        reads: Budget::new((plan.memory_bytes as usize / 32).clamp(4 << 20, READS_BYTES_MAX)),
         peers: plan.peers,
         control,
         image: RefCell::new(Image::default()),

@@ -113,44 +113,60 @@ async fn produce(shard: &Rc<Shard>, partition: u32, batch: bytes::Bytes) -> Resu
     })
 }
 
-async fn fetch(shard: &Rc<Shard>, partition: u32, offset: Offset) -> FetchedPartition {
-    let wanted = FetchPartition { partition: id(partition), offset, bytes_max: 1 << 20 };
-    let fetch = Fetch { wait_ms_max: 0, bytes_min: 0, bytes_max: 1 << 20, partitions: vec![wanted] };
+async fn fetch_all(shard: &Rc<Shard>, offsets: &[(u32, Offset)], bytes_max: u32) -> Vec<FetchedPartition> {
+    let wanted = |&(partition, offset): &(u32, Offset)| FetchPartition {
+        partition: id(partition),
+        offset,
+        bytes_max: 1 << 20,
+    };
+    let partitions = offsets.iter().map(wanted).collect();
+    let fetch = Fetch { wait_ms_max: 0, bytes_min: 0, bytes_max, partitions };
     match call(shard, Request::Fetch(fetch)).await {
-        Ok(Reply::Fetched(mut fetched)) => fetched.remove(0),
+        Ok(Reply::Fetched(fetched)) => fetched,
         other => panic!("{other:?}"),
     }
 }
 
-/// All values of a partition from its start, fetch by fetch.
-async fn read_all(shard: &Rc<Shard>, partition: u32) -> Vec<String> {
+async fn fetch(shard: &Rc<Shard>, partition: u32, offset: Offset) -> FetchedPartition {
+    fetch_all(shard, &[(partition, offset)], 1 << 20).await.remove(0)
+}
+
+/// The values that a fetch from `offset` on brought.
+fn values(fetched: &FetchedPartition, mut offset: Offset) -> Vec<String> {
+    assert_eq!(fetched.error, None);
     let mut values = Vec::new();
-    let mut offset =
-        match call(shard, Request::ListOffsets { partition: id(partition), at: At::Earliest }).await {
-            Ok(Reply::Offset { offset, .. }) => offset,
-            other => panic!("{other:?}"),
-        };
-    loop {
-        let fetched = fetch(shard, partition, offset).await;
-        assert_eq!(fetched.error, None);
-        if fetched.chunks.is_empty() {
-            assert_eq!(offset, fetched.high_watermark);
-            return values;
-        }
-        for chunk in &fetched.chunks {
-            for view in crate::record::batches(chunk) {
-                let view = view.expect("served batches are whole");
-                assert!(view.crc_holds());
-                let payload = crate::record::payload(&view, 1 << 20).expect("uncompressed");
-                for record in crate::record::Records::new(&view, &payload) {
-                    let record = record.expect("a whole record");
-                    if record.offset >= offset {
-                        assert_eq!(record.offset, offset, "offsets are dense");
-                        offset += 1;
-                        values.push(String::from_utf8_lossy(record.value.expect("a value")).into_owned());
-                    }
+    for chunk in &fetched.chunks {
+        for view in crate::record::batches(chunk) {
+            let view = view.expect("served batches are whole");
+            assert!(view.crc_holds());
+            let payload = crate::record::payload(&view, 1 << 20).expect("uncompressed");
+            for record in crate::record::Records::new(&view, &payload) {
+                let record = record.expect("a whole record");
+                if record.offset >= offset {
+                    assert_eq!(record.offset, offset, "offsets are dense");
+                    offset += 1;
+                    values.push(String::from_utf8_lossy(record.value.expect("a value")).into_owned());
                 }
             }
+        }
+    }
+    values
+}
+
+/// All values of a partition from its start, fetch by fetch.
+async fn read_all(shard: &Rc<Shard>, partition: u32) -> Vec<String> {
+    let mut all = Vec::new();
+    let start = match call(shard, Request::ListOffsets { partition: id(partition), at: At::Earliest }).await {
+        Ok(Reply::Offset { offset, .. }) => offset,
+        other => panic!("{other:?}"),
+    };
+    loop {
+        let offset = start + all.len() as Offset;
+        let fetched = fetch(shard, partition, offset).await;
+        all.extend(values(&fetched, offset));
+        if fetched.chunks.is_empty() {
+            assert_eq!(offset, fetched.high_watermark);
+            return all;
         }
     }
 }
@@ -188,6 +204,42 @@ fn records_survive_seals_rewrites_and_restarts() {
             }
             stop(shard).await;
         }
+    });
+}
+
+#[test]
+fn partitions_are_read_together_and_each_gets_its_share() {
+    on_real_disk(async |rt, data| {
+        let shard = started(&rt, &data, 1, true).await;
+        let count = 60;
+        let text = |partition: u32, round: i64| format!("{partition}-{round}-{}", "z".repeat(8_000));
+        for round in 0..count {
+            for partition in 0..PARTITIONS {
+                produce(&shard, partition, batch(&text(partition, round), None)).await.expect("accepted");
+            }
+        }
+        stop(shard).await;
+        // Several segments, and nothing of them in memory.
+        let shard = started(&rt, &data, 2, false).await;
+        assert!(shard.drives[0].journal.segments().len() > 2);
+        let mut offsets = [0; PARTITIONS as usize];
+        let mut fetches = 0;
+        while offsets.iter().any(|offset| *offset < count) {
+            let wanted: Vec<_> = (0..).zip(offsets).collect();
+            for ((partition, offset), fetched) in wanted.iter().zip(fetch_all(&shard, &wanted, 400_000).await)
+            {
+                let values = values(&fetched, *offset);
+                assert!(*offset == count || !values.is_empty(), "{partition} got nothing: {offsets:?}");
+                for value in values {
+                    let next = &mut offsets[*partition as usize];
+                    assert_eq!(value, text(*partition, *next));
+                    *next += 1;
+                }
+            }
+            fetches += 1;
+        }
+        assert!(fetches <= 10, "{fetches} fetches of 400 kB for {} kB", count * 40);
+        stop(shard).await;
     });
 }
 

@@ -284,6 +284,7 @@ impl ConsumerMachine {
             Ok(_) => None,
             Err(failure) => Some(failure),
         };
+        let mut passed_over = Vec::new();
         for part in parts {
             let Some(partition) = self.partitions.get_mut(&part.key) else { continue };
             if partition.generation != part.generation {
@@ -295,8 +296,15 @@ impl ConsumerMachine {
                 self.refused(now, &part.key, failure, -1);
             } else if let Some((entry, records)) = answers.remove(&part.handle) {
                 // A partition without news may be left out of the answer.
+                if records.is_empty() {
+                    passed_over.push(part.key.clone());
+                }
                 self.received(now, &part, &entry, records);
             }
+        }
+        // An answer that was full before their turn came: the next fetch begins with them.
+        for key in passed_over {
+            self.advance(now, &key);
         }
         self.front.readers.wake_all();
     }

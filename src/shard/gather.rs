@@ -1,0 +1,469 @@
+//! What a fetch reads: where each partition's runs lie, in which order they are read, what of them
+//! fits the answer.
+//!
+//! Floor 5. Owner: the shard. The partitions of a fetch are read together, in the order in which their
+//! runs lie in the journal: neighbours come with one read, and several reads are under way at once.
+//! Each partition gets a like share before any gets more, in the order in which they were asked for.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use std::io;
+use std::ops::Range;
+use std::rc::Rc;
+
+use super::answer::{Part, Room};
+use super::drive::Drive;
+use super::{Partition, Shard};
+use crate::api::{Chunk, FetchPartition};
+use crate::format::entry;
+use crate::format::footer::RunRef;
+use crate::journal::{Journal, Segment, verified_payload};
+use crate::model::{ErrorCode, Failure, JournalId, Offset, PartitionId};
+use crate::rt::local;
+
+/// One read of the disk covers at most this, unless one run is larger.
+const SPAN_BYTES: u64 = 1 << 20;
+/// Runs closer than this are read in one span.
+const SPAN_GAP_BYTES: u64 = 32 << 10;
+/// Reads that one fetch has under way, and their bytes.
+const READS_MAX: usize = 8;
+const READ_BYTES: u64 = 4 << 20;
+/// Runs that one look at an index hands out, and how many shares they may be.
+const RUNS_MAX: usize = 256;
+const SHARES_MAX: usize = 8;
+
+/// One partition of a fetch while it is read.
+pub(super) struct Reading {
+    id: PartitionId,
+    partition: Partition,
+    /// Where what may be read ends.
+    end: Offset,
+    pub part: Part,
+    state: State,
+    /// What cannot be read, and where records go on.
+    pub failed: Option<(Failure, Offset)>,
+}
+
+enum State {
+    /// The first run above the wanted offset, as far as segments were searched.
+    Searching(Offset),
+    /// Runs that follow each other in one segment, from the one that holds `next` on.
+    Found(Rc<Segment>, VecDeque<RunRef>),
+    Done,
+}
+
+/// Journal, segment and byte: runs are read in this order.
+type Place = (JournalId, u64, u32);
+
+/// A run to be read, and for which partition.
+struct Item {
+    reading: usize,
+    id: PartitionId,
+    place: Place,
+    segment: Rc<Segment>,
+    run: RunRef,
+    source: Source,
+}
+
+enum Source {
+    Memory(Chunk),
+    Disk,
+    /// A rewrite found it damaged.
+    Lost,
+}
+
+/// Neighbours among the items, and the bytes of their segment that hold those on disk.
+struct Span {
+    items: Range<usize>,
+    bytes: Range<u64>,
+}
+
+impl Reading {
+    pub fn new(partition: Partition, wanted: &FetchPartition, end: Offset) -> Reading {
+        Reading {
+            id: wanted.partition,
+            partition,
+            end,
+            part: Part::new(wanted.offset, wanted.bytes_max as usize),
+            state: State::Searching(end),
+            failed: None,
+        }
+    }
+
+    /// Where the next run lies.
+    fn place(&self) -> Option<Place> {
+        let State::Found(segment, runs) = &self.state else { return None };
+        Some((self.partition.drive.journal.id, segment.number, runs.front()?.address))
+    }
+
+    fn is_done(&self) -> bool {
+        matches!(self.state, State::Done)
+    }
+
+    /// Looks for the next run in a segment; true if there is no need to look in another one.
+    fn look_in(&mut self, segment: &Rc<Segment>, bytes: usize) -> bool {
+        let State::Searching(above) = &mut self.state else { return true };
+        let (offset, end) = (self.part.next, self.end);
+        let bytes = bytes.min(self.part.bytes_max.saturating_sub(self.part.bytes));
+        let found = segment.with_runs(self.id, |runs| {
+            let from = &runs[runs.partition_point(|run| run.end_offset() <= offset)..];
+            match from.first() {
+                Some(first) if first.first_offset <= offset => Ok(following(from, end, bytes)),
+                Some(first) => Err(first.first_offset),
+                None => Err(Offset::MAX),
+            }
+        });
+        match found {
+            Some(Ok(runs)) if !runs.is_empty() => {
+                self.state = State::Found(segment.clone(), runs);
+                true
+            }
+            Some(Err(first)) => {
+                *above = (*above).min(first);
+                false
+            }
+            _ => false,
+        }
+    }
+
+    fn take(&mut self, payload: &Chunk, run: &RunRef, room: &mut Room) {
+        if self.part.take(payload, run, room) || self.part.next >= self.end {
+            self.state = State::Done;
+        }
+    }
+
+    /// Nothing up to `until` can be read. An operator may have accepted that: then readers pass over it.
+    fn lose(&mut self, until: Offset) {
+        match self.partition.drive.journal.accepted_until(self.id, self.part.next) {
+            Some(next) => self.go_on(next),
+            None => self.fail(lost(self.part.next, until), until),
+        }
+    }
+
+    /// What was read so far is good; the next fetch meets the failure.
+    fn fail(&mut self, failure: Failure, next: Offset) {
+        if self.part.chunks.is_empty() {
+            self.failed = Some((failure, next));
+        }
+        self.state = State::Done;
+    }
+
+    fn go_on(&mut self, next: Offset) {
+        self.part.next = next;
+        self.state = if next < self.end { State::Searching(self.end) } else { State::Done };
+    }
+}
+
+impl Shard {
+    /// Reads for partitions of this shard until the room is used or nothing is left to read.
+    pub(super) async fn gather(&self, readings: &mut [Reading], room: usize) {
+        let mut room = Room::new(room);
+        while !room.is_full {
+            let active = readings.iter().filter(|reading| !reading.is_done()).count();
+            if active == 0 {
+                return;
+            }
+            let share = room.left / active;
+            self.locate(readings, share * SHARES_MAX).await;
+            let items = plan(readings, share, room.left);
+            for group in groups(spans(&items)) {
+                self.read_group(readings, &items, &group, &mut room).await;
+                if room.is_full {
+                    return;
+                }
+            }
+            for reading in readings.iter_mut() {
+                if matches!(&reading.state, State::Found(_, runs) if runs.is_empty()) {
+                    reading.go_on(reading.part.next);
+                }
+            }
+        }
+    }
+
+    /// Finds the next runs of all partitions; each segment is looked at once for all of them.
+    async fn locate(&self, readings: &mut [Reading], bytes: usize) {
+        for drive in &self.drives {
+            let is_wanted = |reading: &&mut Reading| {
+                matches!(reading.state, State::Searching(_)) && Rc::ptr_eq(&reading.partition.drive, drive)
+            };
+            let mut searching: Vec<&mut Reading> = readings.iter_mut().filter(is_wanted).collect();
+            for segment in search_order(drive) {
+                if searching.is_empty() {
+                    break;
+                }
+                if let Err(error) = drive.journal.load_index(&segment).await {
+                    searching.drain(..).for_each(|reading| reading.fail(unreadable(&error), -1));
+                    break;
+                }
+                let before = searching.len();
+                searching.retain_mut(|reading| !reading.look_in(&segment, bytes));
+                if searching.len() < before {
+                    drive.found_last.set(segment.number);
+                }
+            }
+            for reading in searching {
+                if let State::Searching(above) = reading.state {
+                    reading.lose(above);
+                }
+            }
+        }
+    }
+
+    /// Reads a few spans at once and hands their runs to the partitions.
+    async fn read_group(&self, readings: &mut [Reading], items: &[Item], group: &[Span], room: &mut Room) {
+        let bytes: u64 = group.iter().map(Span::len).sum();
+        let _lease = self.reads.wait(bytes as usize).await;
+        let reads = group.iter().map(|span| {
+            let items = &items[span.items.clone()];
+            let journal = readings[items[0].reading].partition.drive.journal.clone();
+            self.read_span(journal, items, span.bytes.clone())
+        });
+        let reads = local::join_all(reads.collect()).await;
+        for (span, read) in group.iter().zip(reads) {
+            for (at, item) in items[span.items.clone()].iter().enumerate() {
+                let reading = &mut readings[item.reading];
+                // Damage before it, or a full answer, ended this partition's turn.
+                let is_next = (item.run.first_offset..item.run.end_offset()).contains(&reading.part.next);
+                if !is_next || !matches!(reading.state, State::Found(..)) {
+                    continue;
+                }
+                match read.as_ref().map(|payloads| &payloads[at]) {
+                    Ok(Some(payload)) => reading.take(payload, &item.run, room),
+                    Ok(None) => self.lose(reading, item),
+                    Err(error) => reading.fail(unreadable(error), -1),
+                }
+            }
+        }
+    }
+
+    /// The verified payloads of neighbours; `None` is damage.
+    async fn read_span(
+        &self,
+        journal: Rc<Journal>,
+        items: &[Item],
+        bytes: Range<u64>,
+    ) -> io::Result<Vec<Option<Chunk>>> {
+        let in_memory = |item: &Item| match &item.source {
+            Source::Memory(chunk) => Some(chunk.clone()),
+            Source::Disk | Source::Lost => None,
+        };
+        if bytes.is_empty() {
+            return Ok(items.iter().map(in_memory).collect());
+        }
+        let (buf, from) = journal.read_span(&items[0].segment, bytes.clone()).await?;
+        self.rt.yield_now().await;
+        let unchecked = self.rt.mutated("serve-without-crc");
+        let payloads = items.iter().map(|item| {
+            if !matches!(item.source, Source::Disk) {
+                return None;
+            }
+            let run = &item.run;
+            let at = from + run.range().start.checked_sub(bytes.start)? as usize;
+            let payload = match verified_payload(buf.get(at..)?, item.id, run) {
+                None if unchecked => Some(entry::BYTES..entry::BYTES + run.length as usize),
+                payload => payload,
+            }?;
+            Some(at + payload.start..at + payload.end)
+        });
+        let payloads: Vec<Option<Range<usize>>> = payloads.collect();
+        let used: usize = payloads.iter().flatten().map(Range::len).sum();
+        let chunks: Vec<_> = if used * 2 >= buf.len() {
+            payloads.into_iter().map(|range| Some(Chunk::new(buf.clone(), range?))).collect()
+        } else {
+            compact(&buf, used, payloads)
+        };
+        Ok(chunks.into_iter().zip(items).map(|(chunk, item)| chunk.or_else(|| in_memory(item))).collect())
+    }
+
+    fn lose(&self, reading: &mut Reading, item: &Item) {
+        let journal = &reading.partition.drive.journal;
+        let run = &item.run;
+        if !run.lost && journal.accepted_until(item.id, run.first_offset).is_none() {
+            self.report_damage(journal, item);
+        }
+        reading.lose(run.end_offset());
+    }
+
+    fn report_damage(&self, journal: &Journal, item: &Item) {
+        let Item { id, segment, run, .. } = item;
+        let image = self.image.borrow();
+        let name = image.topic_by_id(id.topic).map_or("(deleted)", |topic| topic.name.as_str());
+        self.rt.log(
+            crate::rt::Level::Error,
+            format!(
+                "damage: journal {} file {} byte {}: topic {name} partition {} offsets {}..={} do not verify \
+                 and are not served; other ranges are; see 'ringctl verify' and 'ringctl repair --accept-loss'",
+                journal.id,
+                Segment::name(segment.number),
+                run.address,
+                id.partition,
+                run.first_offset,
+                run.end_offset() - 1
+            ),
+        );
+    }
+}
+
+/// A journal's segments in the order in which a run is looked for: where one was found last, just
+/// behind that, then from the newest on.
+fn search_order(drive: &Drive) -> Vec<Rc<Segment>> {
+    let mut segments = drive.journal.segments();
+    segments.reverse();
+    if let Some(at) = segments.iter().position(|segment| segment.number == drive.found_last.get()) {
+        segments[..=at].rotate_right(1);
+        if at > 0 {
+            segments[1..=at].rotate_right(1);
+        }
+    }
+    segments
+}
+
+/// The first runs that follow each other, of about `bytes_max` and at least one.
+fn following(runs: &[RunRef], end: Offset, bytes_max: usize) -> VecDeque<RunRef> {
+    let mut out: VecDeque<RunRef> = VecDeque::new();
+    let mut bytes = 0;
+    for run in runs.iter().take(RUNS_MAX).take_while(|run| run.end_offset() <= end) {
+        if let Some(last) = out.back() {
+            let follows = run.first_offset == last.end_offset() && run.range().start >= last.range().end;
+            if !follows || bytes >= bytes_max {
+                break;
+            }
+        }
+        bytes += run.length as usize;
+        out.push_back(*run);
+    }
+    out
+}
+
+/// The runs to read next, in the order of the journal. Half of the room is shared out alike, in the order
+/// in which partitions were asked for, so that none waits for the backlog of others. The rest goes to
+/// those that are furthest behind: partitions that stay together are read together.
+fn plan(readings: &mut [Reading], share: usize, room: usize) -> Vec<Item> {
+    let mut plan = Plan { items: Vec::new(), bytes: 0, room };
+    let mut behind = BinaryHeap::new();
+    for (at, reading) in readings.iter_mut().enumerate() {
+        let share = share.min(reading.part.bytes_max);
+        let mut bytes = 0;
+        while let Some(length) = plan.take(at, reading, |length| bytes == 0 || bytes + length <= share / 2) {
+            bytes += length;
+        }
+        behind.extend(reading.place().map(|place| Reverse((place, at))));
+    }
+    while let Some(Reverse((_, at))) = behind.pop() {
+        if plan.take(at, &mut readings[at], |_| true).is_some() {
+            behind.extend(readings[at].place().map(|place| Reverse((place, at))));
+        }
+    }
+    let mut items = plan.items;
+    items.sort_unstable_by_key(|item| item.place);
+    items
+}
+
+struct Plan {
+    items: Vec<Item>,
+    bytes: usize,
+    room: usize,
+}
+
+impl Plan {
+    /// Takes the next run of a partition, unless there is no room for it or it is not wanted.
+    fn take(&mut self, at: usize, reading: &mut Reading, wants: impl Fn(usize) -> bool) -> Option<usize> {
+        let place = reading.place()?;
+        let State::Found(segment, runs) = &mut reading.state else { return None };
+        let length = runs.front()?.length as usize;
+        let fits = self.bytes + length <= self.room || self.items.is_empty();
+        if !fits || !wants(length) {
+            return None;
+        }
+        let run = runs.pop_front()?;
+        let source = match reading.partition.drive.journal.run_in_tail(segment, &run) {
+            _ if run.lost => Source::Lost,
+            Some(chunk) => Source::Memory(chunk),
+            None => Source::Disk,
+        };
+        self.bytes += length;
+        self.items.push(Item { reading: at, id: reading.id, place, segment: segment.clone(), run, source });
+        Some(length)
+    }
+}
+
+/// Neighbours on disk that one read covers.
+fn spans(items: &[Item]) -> Vec<Span> {
+    let mut spans: Vec<Span> = Vec::new();
+    for (at, item) in items.iter().enumerate() {
+        let mut bytes = item.run.range();
+        let is_on_disk = matches!(item.source, Source::Disk);
+        if !is_on_disk {
+            bytes.end = bytes.start;
+        }
+        match spans.last_mut() {
+            Some(span) if !is_on_disk => span.items.end = at + 1,
+            Some(span) if span.reaches(&items[span.items.start], item) => {
+                span.items.end = at + 1;
+                span.bytes.end = bytes.end;
+            }
+            _ => spans.push(Span { items: at..at + 1, bytes }),
+        }
+    }
+    spans
+}
+
+impl Span {
+    fn len(&self) -> u64 {
+        self.bytes.end - self.bytes.start
+    }
+
+    fn reaches(&self, first: &Item, next: &Item) -> bool {
+        let bytes = next.run.range();
+        Rc::ptr_eq(&first.segment, &next.segment)
+            && !self.bytes.is_empty()
+            && (self.bytes.end..=self.bytes.end + SPAN_GAP_BYTES).contains(&bytes.start)
+            && bytes.end - self.bytes.start <= SPAN_BYTES
+    }
+}
+
+/// Spans that are read at once.
+fn groups(spans: Vec<Span>) -> Vec<Vec<Span>> {
+    let mut groups: Vec<Vec<Span>> = Vec::new();
+    let mut bytes = 0;
+    for span in spans {
+        bytes += span.len();
+        match groups.last_mut() {
+            Some(group) if group.len() < READS_MAX && bytes <= READ_BYTES => group.push(span),
+            _ => {
+                bytes = span.len();
+                groups.push(vec![span]);
+            }
+        }
+    }
+    groups
+}
+
+/// Copies payloads out of a buffer that is mostly something else, so that it can go.
+fn compact(buf: &[u8], used: usize, payloads: Vec<Option<Range<usize>>>) -> Vec<Option<Chunk>> {
+    let mut bytes = Vec::with_capacity(used);
+    let mut ends = Vec::with_capacity(payloads.len());
+    for payload in payloads.iter().flatten() {
+        bytes.extend_from_slice(&buf[payload.clone()]);
+        ends.push(bytes.len());
+    }
+    let owner = Rc::new(bytes);
+    let mut ends = ends.into_iter();
+    let mut chunk = |range: Range<usize>| {
+        let end = ends.next()?;
+        Some(Chunk::new(owner.clone(), end - range.len()..end))
+    };
+    payloads.into_iter().map(|payload| chunk(payload?)).collect()
+}
+
+fn lost(offset: Offset, next: Offset) -> Failure {
+    let text = format!(
+        "the records from offset {offset} on are damaged; the next readable offset is {next}; \
+         'ringctl verify' names the place, 'ringctl repair --accept-loss' closes the gap"
+    );
+    Failure::new(ErrorCode::CorruptMessage, text)
+}
+
+fn unreadable(error: &std::io::Error) -> Failure {
+    Failure::new(ErrorCode::KafkaStorageError, format!("the disk cannot be read: {error}")).retry_after(1_000)
+}
