@@ -141,6 +141,15 @@ impl Joiner {
     }
 }
 
+/// Of the steps that the tasks of an executor took without giving way: CPU time of its thread.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Stalls {
+    pub steps: u64,
+    pub p99_us: u64,
+    pub p99_99_us: u64,
+    pub max_us: u64,
+}
+
 /// CPU time and memory of this process.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Usage {
@@ -275,6 +284,12 @@ impl Rt {
             #[cfg(feature = "sim")]
             _ => unreachable!("a socket does not change worlds"),
         }
+    }
+
+    /// How long the working steps of this executor's tasks took; nothing in the simulated world, where
+    /// a step takes no time.
+    pub fn stalls(&self) -> Stalls {
+        dispatch!(self, rt => rt.stalls())
     }
 
     pub fn usage(&self) -> Usage {

@@ -141,7 +141,12 @@ impl Shard {
             drive.stopped_provisioning.wait().await;
             drive.journal.close();
         }
-        self.rt.log(Level::Info, format!("shard {} stopped", self.index));
+        let stalls = self.rt.stalls();
+        let text = format!(
+            "shard {} stopped; working steps (stall): {}, p99 {} us, p99.99 {} us, max {} us",
+            self.index, stalls.steps, stalls.p99_us, stalls.p99_99_us, stalls.max_us
+        );
+        self.rt.log(Level::Info, text);
     }
 
     fn config(&self, topic: TopicId) -> Option<Rc<TopicConfig>> {

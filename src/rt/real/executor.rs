@@ -3,21 +3,24 @@
 //! Floor 1. Owner: shard.
 
 use std::cell::RefCell;
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::helpers::Helpers;
+use super::stalls::Steps;
 use super::system;
 use crate::rt::buffer::Pool;
-use crate::rt::{Instant, Level, Random, Usage};
+use crate::rt::{Instant, Level, Random, Stalls, Usage};
 
 pub(in crate::rt) struct Executor {
     name: String,
     helpers: Arc<Helpers>,
     pool: Rc<Pool>,
     random: RefCell<Random>,
+    steps: Rc<Steps>,
     boot_id: u128,
 }
 
@@ -32,6 +35,7 @@ impl Executor {
             helpers,
             pool: Pool::new(),
             random: RefCell::new(Random::new(system::seed())),
+            steps: Rc::new(Steps::new()),
             boot_id: system::boot_id(),
         }
     }
@@ -59,6 +63,11 @@ impl Executor {
 
     pub(in crate::rt) fn spawn(&self, task: impl Future<Output = ()> + 'static) {
         // Not `spawn_local`: it runs the task inside the call, where the caller may hold a borrow.
+        let steps = self.steps.clone();
+        let task = async move {
+            let mut task = pin!(task);
+            poll_fn(|cx| steps.measure(|| task.as_mut().poll(cx))).await;
+        };
         let queue = glommio::executor().current_task_queue();
         let task = glommio::spawn_local_into(task, queue).expect("the current queue exists");
         task.detach();
@@ -82,6 +91,10 @@ impl Executor {
 
     pub(in crate::rt) fn pool(&self) -> &Rc<Pool> {
         &self.pool
+    }
+
+    pub(in crate::rt) fn stalls(&self) -> Stalls {
+        self.steps.stalls()
     }
 
     pub(in crate::rt) fn usage(&self) -> Usage {

@@ -10,6 +10,7 @@ mod folder;
 mod helpers;
 mod net;
 mod signals;
+mod stalls;
 pub(super) mod system;
 mod world;
 

@@ -16,7 +16,7 @@ use std::time::Duration;
 use super::core::{Core, Event};
 use super::tasks::{TaskFuture, TaskId};
 use crate::rt::buffer::Pool;
-use crate::rt::{Instant, Level, Usage};
+use crate::rt::{Instant, Level, Stalls, Usage};
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
@@ -214,6 +214,10 @@ impl Process {
 
     pub(in crate::rt) fn pool(&self) -> &Rc<Pool> {
         &self.core.pool
+    }
+
+    pub(in crate::rt) fn stalls(&self) -> Stalls {
+        Stalls::default()
     }
 
     pub(in crate::rt) fn usage(&self) -> Usage {
