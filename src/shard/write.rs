@@ -79,6 +79,9 @@ pub(super) async fn run(shard: Rc<Shard>, drive: Rc<Drive>) {
             }
             drive.provision.notify();
             journal.changed.wait().await;
+        } else if drive.has_work() {
+            // One frame a step: whoever else this shard serves comes in between.
+            shard.rt.yield_now().await;
         }
     }
     if journal.needs_mark() {
