@@ -12,6 +12,7 @@ mod null;
 mod plot;
 mod process;
 mod progress;
+mod promised;
 mod rig;
 mod round;
 mod row;

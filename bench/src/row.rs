@@ -5,6 +5,7 @@
 use serde_json::{Value, json};
 
 use crate::figures::{Metrics, get};
+use crate::promised::KEYS;
 use crate::units::{grouped, short};
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -92,20 +93,6 @@ pub struct Row {
     pub notes: Vec<String>,
 }
 
-/// What every line of JSON has, whatever the case.
-const ALWAYS: [&str; 10] = [
-    "records_per_second",
-    "bytes_per_second",
-    "null_bytes_per_second",
-    "eta",
-    "broker_cpu_ns_per_record",
-    "p50_us",
-    "p99_us",
-    "p99_9_us",
-    "max_us",
-    "errors",
-];
-
 impl Row {
     pub fn new(case: impl Into<String>, metrics: Metrics) -> Row {
         Row { case: case.into(), metrics, goals: Vec::new(), notes: Vec::new() }
@@ -142,7 +129,7 @@ impl Row {
 
     pub fn json(&self) -> Value {
         let mut object = self.metrics.clone();
-        for name in ALWAYS {
+        for name in KEYS {
             object.entry(name).or_insert(Value::Null);
         }
         object.insert("case".into(), json!(self.case));
@@ -272,7 +259,7 @@ mod tests {
     fn every_line_of_json_has_the_promised_keys() {
         for row in [row(), Row::new("empty", Metrics::new()), Row::failed("c", Vec::new(), "why")] {
             let value = row.json();
-            for name in ALWAYS.iter().chain(&["case", "to_reach", "reached"]) {
+            for name in KEYS {
                 assert!(value.get(name).is_some(), "{name} in {value}");
             }
         }

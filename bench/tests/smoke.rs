@@ -9,22 +9,10 @@ use std::process::Command;
 
 use serde_json::Value;
 
-const RINGBENCH: &str = env!("CARGO_BIN_EXE_ringbench");
+#[path = "../src/promised.rs"]
+mod promised;
 
-/// What every line of JSON has.
-const KEYS: [&str; 11] = [
-    "case",
-    "records_per_second",
-    "bytes_per_second",
-    "null_bytes_per_second",
-    "eta",
-    "broker_cpu_ns_per_record",
-    "p50_us",
-    "p99_us",
-    "p99_9_us",
-    "errors",
-    "reached",
-];
+const RINGBENCH: &str = env!("CARGO_BIN_EXE_ringbench");
 
 /// Small rounds, small files, on the filesystem of the build folder (the broker needs O_DIRECT).
 const SMALL: &str = "--duration 300ms --warm-up 100ms --partitions 4 --pairs 1 --shards 2 \
@@ -75,7 +63,7 @@ fn small_cases_end_and_say_what_they_promise() {
         let Some(rows) = run(&format!("{words} {SMALL}")) else { return };
         assert_eq!(rows.len(), lines, "{words}");
         for row in rows {
-            for key in KEYS {
+            for key in promised::KEYS {
                 assert!(row.get(key).is_some(), "{words}: no {key} in {row}");
             }
             assert_eq!(number(&row, "errors"), 0.0, "{words}: {row}");

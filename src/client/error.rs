@@ -50,7 +50,10 @@ pub enum ProduceError {
     UnknownTopic { topic: String, failure: Failure },
     #[error("topic {topic} has {partitions} partitions, there is no partition {partition}")]
     UnknownPartition { topic: String, partition: u32, partitions: u32 },
-    #[error("a record of {bytes} bytes is larger than the {bytes_max} bytes that fit a batch")]
+    #[error(
+        "a record of {bytes} bytes is larger than the {bytes_max} bytes that fit a batch (see the topic's \
+         max.message.bytes)"
+    )]
     TooLarge { bytes: usize, bytes_max: usize },
     #[error("{0}")]
     Invalid(String),

@@ -4,6 +4,8 @@
 //! defaults, also when these change later (as Kafka's dynamic defaults do).
 //! Invariant: a [`TopicConfig`] never holds a value that [`TopicConfig::set`] would refuse.
 
+use std::num::IntErrorKind;
+
 use crate::base::nearest;
 
 /// Configuration of one topic; see `docs/operations.md` for the keys.
@@ -25,6 +27,11 @@ pub struct TopicConfig {
 /// Upper bound of `max.message.bytes`: such a batch, with its entry and directory, still makes a
 /// block of at most 16 MiB.
 pub const MESSAGE_BYTES_MAX: u32 = 15 << 20;
+
+/// Lower bound of `max.message.bytes`, where Kafka has 0. A batch of one record without key and value has
+/// 68 bytes, and producers reckon with the longest form of a record's numbers: below this nothing would
+/// ever be accepted.
+pub const MESSAGE_BYTES_MIN: u32 = 128;
 
 /// A refused key or value; the text names the cure.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -112,7 +119,8 @@ impl TopicConfig {
                     number(key, value, -1, i64::MAX, "bytes per partition; -1 is no bound")?;
             }
             "max.message.bytes" => {
-                let bytes = number(key, value, 1, MESSAGE_BYTES_MAX.into(), "bytes of one record batch")?;
+                let (least, most) = (MESSAGE_BYTES_MIN.into(), MESSAGE_BYTES_MAX.into());
+                let bytes = number(key, value, least, most, "bytes of one record batch")?;
                 self.max_message_bytes = bytes as u32;
             }
             "message.timestamp.type" => {
@@ -205,13 +213,14 @@ pub fn unknown(key: &str) -> ConfigError {
 }
 
 fn number(key: &str, value: &str, least: i64, most: i64, unit: &str) -> Result<i64, ConfigError> {
+    let refuse = |why: String| Err(ConfigError(format!("{key}={value} {why} ({unit})")));
     match value.trim().parse::<i64>() {
         Ok(number) if (least..=most).contains(&number) => Ok(number),
-        Ok(_) if most == i64::MAX => {
-            Err(ConfigError(format!("{key}={value} is too small: at least {least} ({unit})")))
+        Ok(_) if most == i64::MAX => refuse(format!("is too small: at least {least}")),
+        Err(error) if !matches!(error.kind(), IntErrorKind::PosOverflow | IntErrorKind::NegOverflow) => {
+            refuse("is not a whole number".to_owned())
         }
-        Ok(_) => Err(ConfigError(format!("{key}={value} is out of range: {least} to {most} ({unit})"))),
-        Err(_) => Err(ConfigError(format!("{key}={value} is not a whole number ({unit})"))),
+        _ => refuse(format!("is out of range: {least} to {most}")),
     }
 }
 
@@ -256,7 +265,10 @@ mod tests {
             refused("retention.ms", "7d"),
             "retention.ms=7d is not a whole number (milliseconds; -1 keeps for ever)"
         );
-        assert!(refused("max.message.bytes", "99999999").contains("1 to 15728640"));
+        for value in ["0", "1", "127", "99999999", "99999999999999999999"] {
+            assert!(refused("max.message.bytes", value).contains("128 to 15728640"), "{value}");
+        }
+        assert!(refused("retention.ms", "9223372036854775808").contains("-1 to 9223372036854775807"));
         assert!(refused("min.insync.replicas", "0").contains("1 to 32767"));
         assert!(refused("retention.bytes", "-2").contains("at least -1"));
         assert!(refused("colour", "red").contains("the keys of topics are cleanup.policy"));

@@ -13,8 +13,8 @@ use crate::model::{ErrorCode, PartitionId, TopicId};
 use crate::rt::World;
 use crate::rt::local::Event;
 use crate::wire::{
-    ANY_SHARD, Acks, Fetch, FetchHandle, FrameReader, Header, Hello, PREFACE, Produce, Reply, Request as Ask,
-    TopicRef, encode_produce_prefix,
+    ANY_SHARD, Acks, Fetch, FetchHandle, FrameReader, Header, Hello, HelloReply, PREFACE, Produce, Reply,
+    Request as Ask, TopicRef, encode_produce_prefix,
 };
 
 const PARTITION: PartitionId = PartitionId { topic: TopicId(9), partition: 0 };
@@ -117,6 +117,15 @@ impl Client {
         self.send(&Ask::Hello(hello), 0, 0).await;
     }
 
+    /// Says hello to any shard and takes the answer.
+    async fn greet(&mut self) -> HelloReply {
+        self.hello(ANY_SHARD).await;
+        match self.reply().await {
+            Some((_, Reply::Hello(hello))) => hello,
+            other => panic!("{other:?}"),
+        }
+    }
+
     /// The next reply; `None` once the broker closed the connection.
     async fn reply(&mut self) -> Option<(Header, Reply)> {
         loop {
@@ -190,8 +199,7 @@ fn produced(base_offset: i64) -> Result<ApiReply, crate::model::Failure> {
 #[test]
 fn a_session_from_hello_to_close() {
     with_connection(|rt, shard, mut client| async move {
-        client.hello(ANY_SHARD).await;
-        let Some((_, Reply::Hello(hello))) = client.reply().await else { panic!() };
+        let hello = client.greet().await;
         assert_eq!((hello.version, hello.shard, hello.shards, hello.broker_epoch), (1, 0, 2, 5));
         client.send(&Ask::Ping, 1, 0).await;
         assert!(matches!(client.reply().await, Some((Header { corr: 1, .. }, Reply::Ping))));
@@ -214,8 +222,7 @@ fn a_session_from_hello_to_close() {
 #[test]
 fn produce_replies_keep_their_order_and_acks_0_is_silent() {
     with_connection(|rt, shard, mut client| async move {
-        client.hello(ANY_SHARD).await;
-        client.reply().await.unwrap();
+        client.greet().await;
         let handle = client.open(1).await;
         client.produce(10, handle, Acks::All).await;
         client.produce(11, handle, Acks::None).await;
@@ -237,8 +244,7 @@ fn produce_replies_keep_their_order_and_acks_0_is_silent() {
 #[test]
 fn fetch_sends_chunks_as_they_lie() {
     with_connection(|rt, shard, mut client| async move {
-        client.hello(ANY_SHARD).await;
-        client.reply().await.unwrap();
+        client.greet().await;
         let handle = client.open(1).await;
         let handles = vec![FetchHandle { handle, bytes_max: u32::MAX, offset: 5 }];
         let fetch = Fetch { wait_ms_max: 1, bytes_min: 1, bytes_max: u32::MAX, handles };
@@ -280,8 +286,7 @@ fn a_client_of_another_shard_is_handed_over_with_its_hello() {
 #[test]
 fn bounds_hold_back_and_too_large_frames_are_dropped() {
     with_connection(|rt, shard, mut client| async move {
-        client.hello(ANY_SHARD).await;
-        client.reply().await.unwrap();
+        client.greet().await;
         let handle = client.open(1).await;
         let prefix = encode_produce_prefix(2, handle, Acks::All, 300_000);
         client.stream.write_all_vectored(&[&prefix, &vec![0; 300_000]]).await.unwrap();
@@ -312,8 +317,7 @@ fn garbage_is_counted_and_closed() {
         until(&rt, || *shard.closed.borrow() == [Closed::Garbage]).await;
     });
     with_connection(|rt, shard, mut client| async move {
-        client.hello(ANY_SHARD).await;
-        client.reply().await.unwrap();
+        client.greet().await;
         client.stream.write_all_vectored(&[&Header { op: 200, ..ping(1) }.encode()]).await.unwrap();
         assert_eq!(client.error().await, (1, ErrorCode::UnsupportedVersion));
         client.stream.write_all_vectored(&[&ping(2).encode(), &[0; 16]]).await.unwrap();
@@ -330,8 +334,7 @@ fn ping(corr: u32) -> Header {
 #[test]
 fn pipelined_fetches_share_the_reply_budget() {
     with_connection(|rt, shard, mut client| async move {
-        client.hello(ANY_SHARD).await;
-        client.reply().await.unwrap();
+        client.greet().await;
         let handle = client.open(1).await;
         for corr in 2..5 {
             let handles = vec![FetchHandle { handle, bytes_max: u32::MAX, offset: 0 }];
@@ -364,8 +367,7 @@ fn pipelined_fetches_share_the_reply_budget() {
 #[test]
 fn a_reader_that_takes_nothing_is_cut_off() {
     with_connection(|rt, shard, mut client| async move {
-        client.hello(ANY_SHARD).await;
-        client.reply().await.unwrap();
+        client.greet().await;
         let handle = client.open(1).await;
         let bytes: Rc<dyn AsRef<[u8]>> = Rc::new(vec![1u8; 700_000]);
         // More than the kernel's buffers of both ends take, from a client that reads none of it.
@@ -394,8 +396,7 @@ fn a_reader_that_takes_nothing_is_cut_off() {
 #[test]
 fn large_frames_share_a_budget_and_must_come_on() {
     with_connection(|rt, shard, mut client| async move {
-        client.hello(ANY_SHARD).await;
-        client.reply().await.unwrap();
+        client.greet().await;
         let handle = client.open(1).await;
         let large = |corr| {
             let mut out = Vec::new();

@@ -4,6 +4,8 @@
 
 use std::ops::Range;
 
+use crate::model::topic_config::MESSAGE_BYTES_MIN;
+
 pub const BASE_OFFSET: Range<usize> = 0..8;
 pub const LENGTH: Range<usize> = 8..12;
 pub const LEADER_EPOCH: Range<usize> = 12..16;
@@ -37,3 +39,4 @@ pub const DELETE_HORIZON: i16 = 1 << 6;
 
 const _: () = assert!(HEADER_BYTES == 61);
 const _: () = assert!(CRC_START == CRC.end);
+const _: () = assert!(HEADER_BYTES + RECORD_BYTES_MIN <= MESSAGE_BYTES_MIN as usize);

@@ -4,8 +4,8 @@
 
 use super::broker::Started;
 
-/// `ringctl` is how the reader can call it.
-pub fn banner(started: &Started, ringctl: &str) -> String {
+/// `cpus` are those that the process may use; `ringctl` is how the reader can call it.
+pub fn banner(started: &Started, cpus: usize, ringctl: &str) -> String {
     let recovered_ms = started.recovered.iter().map(|shard| shard.took_ms).max().unwrap_or(0);
     let disk_bytes = started.recovered.iter().map(|shard| shard.bytes).sum();
     let damages: Vec<_> = started.recovered.iter().flat_map(|shard| &shard.damages).collect();
@@ -17,7 +17,7 @@ pub fn banner(started: &Started, ringctl: &str) -> String {
         "Ringlog {version} is ready.\n\n\
          \x20 listening  {listen}\n\
          \x20 data       {data} ({topics}, {partitions}; {disk} on disk; recovered in {recovered_ms} ms)\n\
-         \x20 shards     {shards}, each with a core of its own; {journals}, files of {segment}\n\
+         \x20 shards     {shards}, {cores}; {journals}, files of {segment}\n\
          \x20 memory     a budget of {memory}, of which {share} for each shard (--set memory.bytes=N)\n\
          \x20 start      number {epoch} with these data\n",
         version = env!("CARGO_PKG_VERSION"),
@@ -27,6 +27,11 @@ pub fn banner(started: &Started, ringctl: &str) -> String {
         partitions = count(started.partitions, "partition"),
         disk = bytes(disk_bytes),
         shards = started.shards,
+        cores = if started.shards as usize <= cpus {
+            "each with a core of its own".to_owned()
+        } else {
+            format!("which share {}", count(cpus, "core"))
+        },
         journals = count(started.journals, "journal"),
         segment = bytes(started.segment_bytes),
         memory = bytes(started.memory_bytes),
@@ -87,14 +92,17 @@ mod tests {
 
     #[test]
     fn it_says_where_and_what_next() {
-        let text = banner(&started("127.0.0.1:7100"), "ringctl");
+        let text = banner(&started("127.0.0.1:7100"), 2, "ringctl");
         for words in
             ["127.0.0.1:7100", "/data", "budget of 3 GiB", "1.5 GiB for each", "\n  ringctl topic create"]
         {
             assert!(text.contains(words), "{words}: {text}");
         }
         assert!(!text.contains("--broker"));
-        assert!(banner(&started("0.0.0.0:9"), "ringctl").contains("ringctl --broker 127.0.0.1:9 consume"));
+        assert!(text.contains("2, each with a core of its own"), "{text}");
+        let text = banner(&started("0.0.0.0:9"), 1, "ringctl");
+        assert!(text.contains("ringctl --broker 127.0.0.1:9 consume"), "{text}");
+        assert!(text.contains("2, which share 1 core;"), "{text}");
     }
 
     #[test]

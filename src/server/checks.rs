@@ -41,7 +41,7 @@ fn judge(limit: u64, shards: u32) -> Result<Option<String>, StartError> {
     let cure = "raise it with `ulimit -n 65536` (systemd: LimitNOFILE=65536; Docker: --ulimit nofile=65536)";
     if limit < least {
         let what = format!("too few file descriptors: {limit} are allowed, {shards} shards need {least}");
-        return Err(StartError::new(what, cure));
+        return Err(StartError::new(what, format!("{cure}, or use fewer shards with --shards N")));
     }
     let clients = limit - least;
     let warning =
@@ -64,7 +64,8 @@ mod tests {
         let text = "Limit   Soft Limit  Hard Limit  Units\nMax open files            1024   524288   files\n";
         assert_eq!(limit(text, "Max open files"), Some(1024));
         assert_eq!(limit("Max open files  unlimited unlimited files", "Max open files"), None);
-        assert!(judge(300, 1).unwrap_err().cure.contains("ulimit -n"));
+        let error = judge(300, 1).unwrap_err();
+        assert!(error.cure.contains("ulimit -n") && error.cure.contains("--shards N"), "{error}");
         assert!(judge(1024, 2).unwrap().unwrap().contains("about 640 clients"));
         assert_eq!(judge(20_000, 2), Ok(None));
     }

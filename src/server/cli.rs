@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use clap::Parser;
 
-use super::config::{Config, KEYS};
+use super::config::{Config, KEYS, LISTEN, SHARDS_MAX};
 use super::error::StartError;
 use crate::model::topic_config;
 
@@ -22,10 +22,10 @@ pub struct Cli {
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     /// Where clients connect; 0.0.0.0:7100 lets other machines in [default: 127.0.0.1:7100]
-    #[arg(long, value_name = "ADDR:PORT")]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = listen)]
     listen: Option<SocketAddr>,
     /// Cores to use; may change from start to start [default: one per CPU]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = shards)]
     shards: Option<u32>,
     /// Reads keys from a TOML file, before --set and the options above
     #[arg(long, value_name = "FILE")]
@@ -33,6 +33,15 @@ pub struct Cli {
     /// Sets a broker key, or a topic key as the default of topics; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
+}
+
+fn listen(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| format!("expected {LISTEN}"))
+}
+
+fn shards(text: &str) -> Result<u32, String> {
+    let number = text.parse().ok().filter(|number| (1..=SHARDS_MAX).contains(number));
+    number.ok_or_else(|| format!("expected a whole number, 1 to {SHARDS_MAX}"))
 }
 
 fn examples() -> &'static str {
@@ -110,6 +119,19 @@ mod tests {
         assert!(parse("--set nonsense").unwrap_err().what.contains("no '='"));
         assert!(parse("--set retension.ms=1").unwrap_err().to_string().contains("did you mean retention.ms"));
         assert!(parse("--config /nowhere.toml").unwrap_err().what.starts_with("/nowhere.toml"));
+    }
+
+    #[test]
+    fn options_say_what_they_take() {
+        let refused = |line: &str| Cli::try_parse_from(line.split(' ')).unwrap_err().to_string();
+        for value in ["127.0.0.1", "localhost:7100", "7100"] {
+            let text = refused(&format!("ringlog --listen {value}"));
+            assert!(text.contains(value) && text.contains("such as 127.0.0.1:7100"), "{text}");
+        }
+        for value in ["0", "-1", "1025", "all"] {
+            let text = refused(&format!("ringlog --shards {value}"));
+            assert!(text.contains(&format!("'{value}'")) && text.contains("1 to 1024"), "{text}");
+        }
     }
 
     #[test]

@@ -7,6 +7,8 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use toml::de::{DeTable, DeValue};
+
 use crate::base::align::BLOCK_BYTES;
 use crate::base::nearest;
 use crate::journal::SEGMENT_BYTES_MIN;
@@ -52,6 +54,9 @@ impl Default for Config {
     }
 }
 
+/// What a value of `listen` is.
+pub const LISTEN: &str = "an IP address and a port, such as 127.0.0.1:7100, 0.0.0.0:7100 or [::]:7100";
+
 /// The broker's own keys: name, and what it is in a few words.
 pub const KEYS: [(&str, &str); 9] = [
     ("data", "folder of all data; as --data"),
@@ -84,10 +89,7 @@ impl Config {
         match key {
             "data" if value.is_empty() => return Err(bad(key, value, "a folder")),
             "data" => self.data = PathBuf::from(value),
-            "listen" => {
-                let wanted = "an address and port such as 127.0.0.1:7100, 0.0.0.0:7100 or [::]:7100";
-                self.listen = value.parse().map_err(|_| bad(key, value, wanted))?;
-            }
+            "listen" => self.listen = value.parse().map_err(|_| bad(key, value, LISTEN))?,
             "shards" => self.shards = Some(number(key, value, 1, u64::from(SHARDS_MAX))? as u32),
             "memory.bytes" => self.memory_bytes = Some(number(key, value, 16 << 20, 1 << 50)?),
             "segment.bytes" => {
@@ -114,30 +116,41 @@ impl Config {
     /// Takes in a TOML file; tables may be written out or dotted: `[retention] ms = 1` is
     /// `"retention.ms" = 1`.
     pub fn read_toml(&mut self, text: &str) -> Result<(), ConfigError> {
-        let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
-            let line = error.span().map_or(1, |span| 1 + text[..span.start].matches('\n').count());
-            ConfigError(format!("line {line}: {}", error.message()))
-        })?;
-        self.take(String::new(), table)
+        let at = |byte: usize, what: &str| {
+            ConfigError(format!("line {}: {what}", 1 + text[..byte].matches('\n').count()))
+        };
+        let table = DeTable::parse(text)
+            .map_err(|error| at(error.span().map_or(0, |span| span.start), error.message()))?;
+        self.take("", table.get_ref(), &at)
     }
 
-    fn take(&mut self, prefix: String, table: toml::Table) -> Result<(), ConfigError> {
+    fn take(&mut self, prefix: &str, table: &DeTable<'_>, at: Located<'_>) -> Result<(), ConfigError> {
         for (name, value) in table {
-            let key = format!("{prefix}{name}");
-            match value {
-                toml::Value::Table(table) => self.take(format!("{key}."), table)?,
-                toml::Value::String(text) => self.set(&key, &text)?,
-                toml::Value::Integer(number) => self.set(&key, &number.to_string())?,
-                toml::Value::Boolean(flag) => self.set(&key, &flag.to_string())?,
+            let key = format!("{prefix}{}", name.get_ref());
+            let set = match value.get_ref() {
+                DeValue::Table(table) => {
+                    self.take(&format!("{key}."), table, at)?;
+                    continue;
+                }
+                DeValue::String(text) => self.set(&key, text),
+                DeValue::Integer(number) => match i64::from_str_radix(number.as_str(), number.radix()) {
+                    Ok(number) => self.set(&key, &number.to_string()),
+                    Err(_) => self.set(&key, &number.to_string()),
+                },
+                DeValue::Boolean(flag) => self.set(&key, &flag.to_string()),
                 other => {
                     let kind = other.type_str();
-                    return Err(ConfigError(format!("{key} is of type {kind}: write a number or a string")));
+                    Err(ConfigError(format!("{key} is of type {kind}: write a number or a string")))
                 }
-            }
+            };
+            set.map_err(|error| at(name.span().start, &error.0))?;
         }
         Ok(())
     }
 }
+
+/// An error at a byte of the text.
+type Located<'a> = &'a dyn Fn(usize, &str) -> ConfigError;
 
 fn unknown(key: &str) -> ConfigError {
     if let Some((_, ours)) = KAFKA_NAMES.iter().find(|(kafka, _)| *kafka == key) {
@@ -171,14 +184,12 @@ fn number(key: &str, value: &str, least: u64, most: u64) -> Result<u64, ConfigEr
         _ => None,
     };
     let number = digits.parse::<u64>().ok().zip(unit).and_then(|(number, unit)| number.checked_mul(unit));
-    match number {
-        Some(number) if (least..=most).contains(&number) => Ok(number),
-        Some(_) => Err(bad(key, value, &format!("{least} to {most}"))),
-        None if key.ends_with("bytes") => {
-            Err(bad(key, value, "a number of bytes, such as 268435456 or 256MiB"))
+    number.filter(|number| (least..=most).contains(number)).ok_or_else(|| match key.ends_with("bytes") {
+        true => {
+            bad(key, value, &format!("{least} to {most} bytes, as a whole number or with a unit: 256MiB"))
         }
-        None => Err(bad(key, value, "a whole number")),
-    }
+        false => bad(key, value, &format!("a whole number, {least} to {most}")),
+    })
 }
 
 #[cfg(test)]
@@ -210,13 +221,25 @@ mod tests {
         assert_eq!(refused("retention.mss", "1"), "unknown key retention.mss: did you mean retention.ms?");
         assert_eq!(refused("log.dirs", "x"), "log.dirs is called data here");
         assert!(refused("flush.messages", "1").contains("every acknowledged record is flushed"));
-        assert!(refused("shards", "0").contains("1 to 1024"));
+        for value in ["0", "-1", "1025", "99999999999999999999", "many"] {
+            assert!(refused("shards", value).contains("1 to 1024"), "{value}");
+        }
         assert!(refused("segment.bytes", "100001").contains("multiple of 4096"));
         assert!(refused("memory.bytes", "12 parsecs").contains("256MiB"));
         assert!(refused("listen", "localhost").contains("127.0.0.1:7100"));
         let mut config = Config::default();
         assert!(config.read_toml("a = 1\nb = = 2").unwrap_err().0.starts_with("line 2"));
-        assert!(config.read_toml("shards = 1.5").unwrap_err().0.contains("float"));
+        assert_eq!(
+            config.read_toml("[shards]\n").and_then(|()| config.read_toml("\nshards = 1.5")).unwrap_err().0,
+            "line 2: shards is of type float: write a number or a string"
+        );
+        assert_eq!(
+            config.read_toml("shards = 3\n[retension]\nms = 1").unwrap_err().0,
+            "line 3: unknown key retension.ms: did you mean retention.ms?"
+        );
+        let mut config = Config::default();
+        assert!(config.read_toml("shards = 0x100000").unwrap_err().0.contains("shards=1048576"));
+        assert!(config.read_toml("shards = 99999999999999999999").unwrap_err().0.contains("1 to 1024"));
         assert_eq!(config, Config::default());
     }
 

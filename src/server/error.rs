@@ -78,6 +78,9 @@ pub fn storage(path: &Path, error: &io::Error) -> StartError {
             "its filesystem cannot do direct I/O (O_DIRECT), which Ringlog needs for every write: put the data folder \
              on ext4, XFS or btrfs with --data DIR (old tmpfs, ramfs and some network filesystems cannot)"
         }
+        (io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory, _) => {
+            "a file is in the way: name a folder, or one that can be made, with --data DIR"
+        }
         (io::ErrorKind::PermissionDenied, _) => {
             "run the broker as the owner of that folder, or choose another with --data DIR"
         }

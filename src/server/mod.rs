@@ -78,7 +78,7 @@ async fn serve(
         std::process::exit(130);
     });
     if let Some(Ok(started)) = broker.ready().await {
-        let text = banner::banner(&started, &ringctl());
+        let text = banner::banner(&started, world.cpus().len(), &ringctl());
         // A closed stdout does not concern the data.
         let _ = std::io::stdout().write_all(text.as_bytes());
     }

@@ -6,9 +6,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
 use crate::place::{FromTime, StartOffset};
+use crate::value::{self, Separator};
 
 /// Command line of the Ringlog message broker.
 ///
@@ -18,7 +19,13 @@ use crate::place::{FromTime, StartOffset};
 #[command(name = "ringctl", version, max_term_width = 100, after_help = EXAMPLES)]
 pub struct Cli {
     /// The broker to talk to.
-    #[arg(long, global = true, value_name = "ADDR:PORT", default_value = "127.0.0.1:7100")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "ADDR:PORT",
+        default_value = "127.0.0.1:7100",
+        value_parser = value::broker
+    )]
     pub broker: String,
     #[command(subcommand)]
     pub command: Command,
@@ -40,9 +47,7 @@ pub enum Command {
     /// Create, list, describe, alter, delete and trim topics.
     #[command(subcommand)]
     Topic(Topic),
-    /// Write records from stdin, one a line.
     Produce(Produce),
-    /// Read records to stdout.
     Consume(Consume),
     /// Print the earliest and the latest offset of every partition.
     ///
@@ -84,13 +89,15 @@ pub enum Topic {
     #[command(after_help = "Examples:\n  ringctl topic create events --partitions 8\n  \
         ringctl topic create audit --config retention.ms=-1 --config max.message.bytes=4194304")]
     Create {
+        /// Name of the topic.
         #[arg(value_name = "NAME")]
         name: String,
         /// Number of partitions [default: the broker's `num.partitions`].
-        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = value::partitions)]
         partitions: Option<u32>,
-        /// A topic config, with Kafka's names: retention.ms, retention.bytes, max.message.bytes, ...
-        #[arg(long = "config", value_name = "K=V", value_parser = parse_key_value)]
+        /// A topic config, with Kafka's names: retention.ms, retention.bytes, max.message.bytes, ...;
+        /// may be given several times.
+        #[arg(long = "config", value_name = "K=V", value_parser = value::key_value)]
         configs: Vec<(String, String)>,
     },
     /// Print the names of all topics, one a line.
@@ -101,6 +108,7 @@ pub enum Topic {
     },
     /// Print a topic's partitions, offsets and configuration.
     Describe {
+        /// Name of the topic.
         #[arg(value_name = "NAME")]
         name: String,
         /// Print one JSON object instead.
@@ -108,33 +116,37 @@ pub enum Topic {
         json: bool,
     },
     /// Add partitions or change the configuration of a topic.
+    #[command(group = ArgGroup::new("change").args(["partitions", "configs"]).required(true).multiple(true))]
     #[command(after_help = "An empty value sets a config back to the broker's default: \
         --config retention.ms=\n\nPartitions can be added, never removed. Adding some changes the \
         partition of keyed records that are written later.")]
     Alter {
+        /// Name of the topic.
         #[arg(value_name = "NAME")]
         name: String,
         /// The new number of partitions; must not be below the present one.
-        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = value::partitions)]
         partitions: Option<u32>,
-        /// A topic config to set.
-        #[arg(long = "config", value_name = "K=V", value_parser = parse_key_value)]
+        /// A topic config to set; may be given several times.
+        #[arg(long = "config", value_name = "K=V", value_parser = value::key_value)]
         configs: Vec<(String, String)>,
     },
     /// Delete a topic and all its records.
     Delete {
+        /// Name of the topic.
         #[arg(value_name = "NAME")]
         name: String,
     },
     /// Delete a partition's records below an offset; prints the new earliest offset.
     Trim {
+        /// Name of the topic.
         #[arg(value_name = "NAME")]
         name: String,
-        #[arg(long, value_name = "P")]
+        /// The partition, counted from 0.
+        #[arg(long, value_name = "P", allow_negative_numbers = true, value_parser = value::partition)]
         partition: u32,
         /// Every record below this offset goes; -1: all records there are now.
-        #[arg(long, value_name = "OFFSET", allow_hyphen_values = true,
-              value_parser = clap::value_parser!(i64).range(-1..))]
+        #[arg(long, value_name = "OFFSET", allow_hyphen_values = true, value_parser = value::before)]
         before: i64,
     },
 }
@@ -153,26 +165,27 @@ pub enum Topic {
   ringctl produce events --acks 1 --compression lz4 < big.log
   tail -f app.log | ringctl produce logs --header host=web1 --print-acks")]
 pub struct Produce {
+    /// Name of the topic.
     #[arg(value_name = "TOPIC")]
     pub topic: String,
     /// Split each line at the first S into key and value; a line without S has no key.
     /// `\t`, `\n` and `\xHH` are understood.
-    #[arg(long, value_name = "S", allow_hyphen_values = true, value_parser = parse_separator)]
+    #[arg(long, value_name = "S", allow_hyphen_values = true, value_parser = value::separator)]
     pub key_separator: Option<Separator>,
     /// Write to this partition [default: by the key's hash as Kafka does; without a key, in turn].
-    #[arg(long, value_name = "P")]
+    #[arg(long, value_name = "P", allow_negative_numbers = true, value_parser = value::partition)]
     pub partition: Option<u32>,
     /// 0: do not wait; 1: durable on the leader; all: durable on every in-sync replica.
-    #[arg(long, value_enum, value_name = "0|1|all", default_value_t = Acks::All)]
+    #[arg(long, value_enum, value_name = "0|1|all", default_value_t = Acks::All, allow_negative_numbers = true)]
     pub acks: Acks,
     /// Compress batches: none, lz4 or zstd.
     #[arg(long, value_enum, value_name = "C", default_value_t = Compression::None)]
     pub compression: Compression,
     /// A header that every record gets; may be given several times.
-    #[arg(long = "header", value_name = "K=V", value_parser = parse_key_value)]
+    #[arg(long = "header", value_name = "K=V", value_parser = value::key_value)]
     pub headers: Vec<(String, String)>,
     /// Give up on a record that is not acknowledged after this time [default: retry for ever].
-    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, value_parser = value::seconds)]
     pub delivery_timeout: Option<Duration>,
     /// Print `LINE PARTITION OFFSET` on stdout for each record as soon as it is acknowledged;
     /// LINE counts from 1. With --acks 0 the offset is not known: -1.
@@ -194,13 +207,14 @@ Examples:
   ringctl consume events --from-time 2026-01-31T09:00:00Z --count 100
   ringctl consume events --partition 3 --offset 4711 --follow")]
 pub struct Consume {
+    /// Name of the topic.
     #[arg(value_name = "TOPIC")]
     pub topic: String,
     /// Do not stop at the end: wait for new records.
     #[arg(long)]
     pub follow: bool,
     /// Read only this partition; may be given several times.
-    #[arg(long = "partition", value_name = "P")]
+    #[arg(long = "partition", value_name = "P", allow_negative_numbers = true, value_parser = value::partition)]
     pub partitions: Vec<u32>,
     /// Where to begin in each partition: earliest, latest, an offset N, or -N: the last N records.
     #[arg(long, value_name = "earliest|latest|N|-N", default_value = "earliest", allow_hyphen_values = true)]
@@ -209,7 +223,7 @@ pub struct Consume {
     #[arg(long, value_name = "RFC3339|UNIXMS", conflicts_with = "offset", allow_hyphen_values = true)]
     pub from_time: Option<FromTime>,
     /// Stop after N records.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = value::count)]
     pub count: Option<u64>,
     /// How to print a record, with kcat's letters (see below).
     #[arg(
@@ -224,6 +238,7 @@ pub struct Consume {
 
 #[derive(Args, Debug)]
 pub struct Offsets {
+    /// Name of the topic.
     #[arg(value_name = "TOPIC")]
     pub topic: String,
     /// Print a JSON array of objects instead.
@@ -246,33 +261,6 @@ pub enum Compression {
     None,
     Lz4,
     Zstd,
-}
-
-/// Bytes between key and value; never empty.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Separator(pub Vec<u8>);
-
-fn parse_key_value(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some(("", _)) | None => Err("wanted KEY=VALUE".into()),
-        Some((key, value)) => Ok((key.into(), value.into())),
-    }
-}
-
-fn parse_separator(text: &str) -> Result<Separator, String> {
-    if text.is_empty() {
-        return Err("must not be empty".into());
-    }
-    // An escape that makes no sense is taken as it stands: a lone backslash is a fine separator.
-    Ok(Separator(crate::template::unescape(text).unwrap_or_else(|_| text.as_bytes().to_vec())))
-}
-
-fn parse_seconds(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text.parse().map_err(|_| "wanted a number of seconds".to_string())?;
-    match Duration::try_from_secs_f64(seconds) {
-        Ok(duration) if !duration.is_zero() => Ok(duration),
-        _ => Err("wanted a positive number of seconds".into()),
-    }
 }
 
 #[cfg(test)]
@@ -298,7 +286,9 @@ mod tests {
             "ringctl topic describe t --json",
             "ringctl topic alter t --partitions 4 --config retention.ms=-1",
             "ringctl topic delete t",
+            "ringctl topic alter t --config retention.ms= --config retention.bytes=1",
             "ringctl topic trim t --partition 0 --before 17",
+            "ringctl topic trim t --partition 0 --before -1",
             "ringctl --broker h:1 produce t --key-separator : --partition 1 --acks 0 --compression zstd \
              --header k=v=w --delivery-timeout 2.5 --print-acks",
             "ringctl produce t --acks all --compression lz4",
@@ -325,7 +315,9 @@ mod tests {
             "ringctl topic create",
             "ringctl topic create t --partitions 0",
             "ringctl topic create t --config novalue",
+            "ringctl topic alter t",
             "ringctl topic trim t --partition 0",
+            "ringctl topic list --broker 127.0.0.1",
             "ringctl produce t --acks 2",
             "ringctl produce t --delivery-timeout 0",
             "ringctl produce t --delivery-timeout -1",
@@ -335,13 +327,5 @@ mod tests {
         ] {
             assert!(parse(line).is_err(), "{line}");
         }
-    }
-
-    #[test]
-    fn separators_may_be_escaped() {
-        assert_eq!(parse_separator("\\t"), Ok(Separator(b"\t".to_vec())));
-        assert_eq!(parse_separator("=>"), Ok(Separator(b"=>".to_vec())));
-        assert_eq!(parse_separator("\\"), Ok(Separator(b"\\".to_vec())));
-        assert!(parse_separator("").is_err());
     }
 }

@@ -32,11 +32,12 @@ pub async fn wait_for_broker(broker: &str, patience: Option<Duration>) -> Result
         let left = patience.map(|patience| patience.saturating_sub(start.elapsed()));
         let attempt = left.map_or(ATTEMPT, |left| left.min(ATTEMPT));
         match Client::connect(options(broker, attempt)).await {
-            Err(error @ ClientError::Unreachable { .. }) => {
+            Err(ClientError::Unreachable { broker, text }) => {
+                let text = unreachable(&broker, &text);
                 if left.is_some_and(|left| left <= ATTEMPT) {
-                    return Err(failed(error));
+                    return Err(Stop::Failed(text));
                 }
-                eprintln!("ringctl: {error}; waiting for it (is 'ringlog' running there? see --broker)");
+                eprintln!("ringctl: {text}; waiting for it");
             }
             result => return result.map_err(failed),
         }
@@ -45,9 +46,14 @@ pub async fn wait_for_broker(broker: &str, patience: Option<Duration>) -> Result
 
 /// The client's error with its cure, as far as one is known here.
 pub fn failed(error: ClientError) -> Stop {
-    let cure = match &error {
-        ClientError::Unreachable { .. } => "; is 'ringlog' running there? see --broker",
-        _ => "",
-    };
-    Stop::Failed(format!("{error}{cure}"))
+    match error {
+        ClientError::Unreachable { broker, text } => Stop::Failed(unreachable(&broker, &text)),
+        error => Stop::failed(error),
+    }
+}
+
+fn unreachable(broker: &str, text: &str) -> String {
+    // A failed attempt begins with the address, which we say already.
+    let text = text.strip_prefix(broker).and_then(|rest| rest.strip_prefix(": ")).unwrap_or(text);
+    format!("no answer from {broker}: {text}; is 'ringlog' running there? see --broker")
 }

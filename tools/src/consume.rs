@@ -12,7 +12,7 @@ use ringlog::wire::At;
 
 use crate::cli;
 use crate::connect::failed;
-use crate::output::{self, Outcome, Output, Stop};
+use crate::output::{self, Outcome, Output, Stop, no_partition};
 use crate::place::StartOffset;
 use crate::progress::Progress;
 use crate::template::Fields;
@@ -70,10 +70,7 @@ impl Reader {
         }
         for partition in wanted {
             let Some(&(earliest, latest)) = offsets.get(partition as usize) else {
-                let count = offsets.len();
-                return Err(Stop::Failed(format!(
-                    "{topic} has {count} partitions, there is no partition {partition}"
-                )));
+                return Err(no_partition(topic, offsets.len(), partition));
             };
             let start = match self.options.from_time {
                 Some(time) => {

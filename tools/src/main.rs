@@ -15,7 +15,9 @@ mod produce;
 mod progress;
 mod template;
 mod topic;
+mod value;
 
+use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -24,12 +26,27 @@ use cli::{Cli, Command};
 use output::{Outcome, Stop};
 
 fn main() -> ExitCode {
-    match run(Cli::parse()) {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return answer(&error),
+    };
+    match run(cli) {
         Ok(()) | Err(Stop::PipeClosed) => ExitCode::SUCCESS,
         Err(Stop::Failed(text)) => {
             eprintln!("ringctl: {text}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// What clap says instead of a command: help and version on stdout, usage errors on stderr.
+fn answer(error: &clap::Error) -> ExitCode {
+    match error.print().and_then(|()| io::stdout().flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            eprintln!("ringctl: stdout: {error}");
+            ExitCode::FAILURE
+        }
+        _ => ExitCode::from(error.exit_code() as u8),
     }
 }
 

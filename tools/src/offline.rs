@@ -41,31 +41,32 @@ pub fn dump(dir: &Path) -> Outcome {
     Ok(output.flush()?)
 }
 
-/// Without `accept_loss` only says what would be given up.
+/// Says what is damaged, and with `accept_loss` gives it up.
 pub fn repair(dir: &Path, accept_loss: bool) -> Outcome {
     let folder = DataFolder::open(dir)?;
+    let mut findings = Vec::new();
+    let mut sink = |finding: &Finding| findings.push(finding.clone());
+    let mut report = Report::new(&mut sink);
+    disk::verify(&folder, &mut report);
+    let damages = report.damages;
     let mut output = Output::new();
-    if !accept_loss {
-        let mut sink = |finding: &Finding| drop(writeln!(output.buffer, "{finding}"));
-        let mut report = Report::new(&mut sink);
-        disk::verify(&folder, &mut report);
-        let damages = report.damages;
-        output.flush()?;
-        return match damages {
-            0 => {
-                eprintln!("ringctl: clean: there is nothing to repair");
-                Ok(())
-            }
-            _ => Err(Stop::failed(
-                "nothing was changed; what is listed as damage is lost for good with --accept-loss (copy the \
-                 folder first if you can)",
-            )),
-        };
+    findings.iter().for_each(|finding| drop(writeln!(output.buffer, "{finding}")));
+    // Before a byte changes: nothing is given up that could not be said.
+    output.flush().map_err(|error| Stop::Failed(format!("stdout: {error}; nothing was changed")))?;
+    if !accept_loss && damages > 0 {
+        return Err(Stop::failed(
+            "nothing was changed; what is listed as damage is lost for good with --accept-loss (copy the folder \
+             first if you can)",
+        ));
     }
-    for line in disk::repair(&folder)? {
+    let lost = if accept_loss { disk::repair(&folder, &findings)? } else { Vec::new() };
+    for line in &lost {
         writeln!(output, "{line}")?;
     }
     output.flush()?;
-    eprintln!("ringctl: repaired; the broker starts on this folder again");
+    match damages == 0 && lost.is_empty() {
+        true => eprintln!("ringctl: clean: there is nothing to repair"),
+        false => eprintln!("ringctl: repaired; the broker starts on this folder again"),
+    }
     Ok(())
 }

@@ -93,3 +93,8 @@ pub fn count(number: u64, thing: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
     format!("{number} {thing}{plural}")
 }
+
+pub fn no_partition(topic: &str, partitions: usize, partition: u32) -> Stop {
+    let partitions = count(partitions as u64, "partition");
+    Stop::Failed(format!("{topic} has {partitions}, there is no partition {partition}"))
+}

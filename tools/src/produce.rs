@@ -17,11 +17,12 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::acks::AckBook;
-use crate::cli::{self, Separator};
+use crate::cli;
 use crate::connect::failed;
 use crate::lines::{LineReader, Lines, Piece};
-use crate::output::{Outcome, Stop, count};
+use crate::output::{Outcome, Stop, count, no_partition};
 use crate::progress::Progress;
+use crate::value::Separator;
 
 /// A longer line is left out while it is read: no topic can take it.
 const LINE_BYTES_MAX: usize = wire::BATCH_BYTES_MAX;
@@ -97,8 +98,7 @@ async fn check_target(client: &Client, options: &cli::Produce) -> Outcome {
     let topic = client.admin().describe(name).await.map_err(failed)?;
     match options.partition {
         Some(partition) if partition as usize >= topic.shards.len() => {
-            let count = topic.shards.len();
-            Err(Stop::Failed(format!("{name} has {count} partitions, there is no partition {partition}")))
+            Err(no_partition(name, topic.shards.len(), partition))
         }
         _ => Ok(()),
     }
@@ -141,6 +141,7 @@ struct Sender {
     partition: Option<u32>,
     headers: Vec<(String, Option<Bytes>)>,
     book: AckBook,
+    acks: cli::Acks,
     /// The topic was not there when it was last asked for.
     gone: Option<Gone>,
     /// Lines read so far.
@@ -162,6 +163,7 @@ impl Sender {
             partition: options.partition,
             headers: options.headers.into_iter().map(header).collect(),
             book: AckBook::new(options.print_acks),
+            acks: options.acks,
             gone: None,
             line: 0,
             bytes: 0,
@@ -276,7 +278,13 @@ impl Sender {
                 )))
             }
             0 => {
-                eprintln!("ringctl: {} delivered", count(delivered, "record"));
+                let delivered = count(delivered, "record");
+                match self.acks {
+                    cli::Acks::None => {
+                        eprintln!("ringctl: {delivered} sent; --acks 0 asks for no acknowledgement")
+                    }
+                    _ => eprintln!("ringctl: {delivered} delivered"),
+                }
                 Ok(())
             }
             _ => {

@@ -10,7 +10,7 @@ use ringlog::client::{Client, ConsumedBatch, Consumer, ConsumerOptions, Position
 use ringlog::rt::Random;
 use tokio::time::timeout;
 
-use super::{Progress, cpu_watched, sleep_until, watch_cpu};
+use super::{Progress, sleep_until, sum_of};
 use crate::job::{Consume, From, Job, Report, Window};
 use crate::process::now_ns;
 use crate::stats::{self, Latency};
@@ -68,16 +68,7 @@ pub async fn run(
             (reader.report, reader.latency)
         }));
     }
-    let watch = watch_cpu(window);
-    let (mut sum, mut latency) = (Report::default(), stats::latency());
-    for task in tasks {
-        let (report, own) = task.await.map_err(|error| error.to_string())?;
-        latency.add(&own).map_err(|error| error.to_string())?;
-        sum.add(report);
-    }
-    sum.cpu_ns = cpu_watched(watch, &window).await;
-    sum.latency_us = stats::to_counts(&latency);
-    Ok(sum)
+    sum_of(tasks, window).await
 }
 
 impl Reader {

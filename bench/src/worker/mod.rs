@@ -14,15 +14,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use ringlog::client::{Client, Options};
+use ringlog::client::{Client, Options, ProducerOptions};
+use ringlog::record::Compression;
+use ringlog::wire;
 use tokio::runtime::Runtime;
+use tokio::task::JoinHandle;
 
-use crate::job::{Job, Report, Said, Window, Work};
-use crate::process;
+use crate::job::{Job, Produce, Report, Said, Window, Work};
+use crate::stats::{self, Latency};
+use crate::{cli, process};
 
 /// A server that was just started on a busy machine may take a while to answer.
 const CONNECT_MAX: Duration = Duration::from_secs(30);
 const PROGRESS: Duration = Duration::from_secs(1);
+const DELIVERY_MAX: Duration = Duration::from_secs(60);
 
 /// Records that this worker's clients have handled so far.
 pub type Progress = Arc<AtomicU64>;
@@ -110,8 +115,43 @@ async fn sleep_until(at_ns: u64) {
     tokio::time::sleep(Duration::from_nanos(at_ns.saturating_sub(process::now_ns()))).await;
 }
 
+/// What a producer of this work is told.
+fn producer_options(work: &Produce) -> ProducerOptions {
+    ProducerOptions {
+        acks: match work.acks {
+            cli::Acks::None => wire::Acks::None,
+            cli::Acks::Leader => wire::Acks::Leader,
+            cli::Acks::All => wire::Acks::All,
+        },
+        compression: match work.compression {
+            cli::Compression::None => Compression::None,
+            cli::Compression::Lz4 => Compression::Lz4,
+            cli::Compression::Zstd => Compression::Zstd,
+        },
+        linger: Duration::from_micros(work.linger_us),
+        batch_bytes: work.batch_bytes as usize,
+        memory_bytes: work.memory_bytes as usize,
+        delivery_timeout: Some(DELIVERY_MAX),
+        ..ProducerOptions::default()
+    }
+}
+
+/// What the clients of this process did together, and what it cost.
+async fn sum_of(tasks: Vec<JoinHandle<(Report, Latency)>>, window: Window) -> Result<Report, String> {
+    let watch = watch_cpu(window);
+    let (mut sum, mut latency) = (Report::default(), stats::latency());
+    for task in tasks {
+        let (report, own) = task.await.map_err(|error| error.to_string())?;
+        latency.add(&own).map_err(|error| error.to_string())?;
+        sum.add(report);
+    }
+    sum.cpu_ns = cpu_watched(watch, &window).await;
+    sum.latency_us = stats::to_counts(&latency);
+    Ok(sum)
+}
+
 /// Looks at this process's CPU time at both ends of the window; to be ended when the work is done.
-fn watch_cpu(window: Window) -> tokio::task::JoinHandle<CpuWatch> {
+fn watch_cpu(window: Window) -> JoinHandle<CpuWatch> {
     tokio::spawn(async move {
         let mut cpu = CpuWatch::default();
         sleep_until(window.count_ns).await;
@@ -122,7 +162,7 @@ fn watch_cpu(window: Window) -> tokio::task::JoinHandle<CpuWatch> {
     })
 }
 
-async fn cpu_watched(watch: tokio::task::JoinHandle<CpuWatch>, window: &Window) -> u64 {
+async fn cpu_watched(watch: JoinHandle<CpuWatch>, window: &Window) -> u64 {
     if !watch.is_finished() {
         // The work was over before the window was.
         watch.abort();

@@ -5,16 +5,12 @@
 
 use std::future::poll_fn;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
-use ringlog::client::{Client, Producer, ProducerOptions, Record};
-use ringlog::record::Compression;
-use ringlog::wire;
+use ringlog::client::{Client, Producer, Record};
 use tokio::runtime::Runtime;
 
 use super::tracker::{Group, Tracker};
-use super::{CpuWatch, Progress, single};
-use crate::cli;
+use super::{CpuWatch, Progress, producer_options, single};
 use crate::job::{Job, Pace, Produce, Report, Window};
 use crate::keys::KeySource;
 use crate::process::{now_ns, sleep_until, tighten_timer};
@@ -28,27 +24,6 @@ const CHUNK: usize = 16;
 /// The shortest sleep: at higher rates the records that are due at one wake-up go together. Each wake-up
 /// costs about 5 us of CPU time, which the broker would miss; the times that were meant still count.
 const SLEEP_NS_MIN: u64 = 50_000;
-const DELIVERY_MAX: Duration = Duration::from_secs(60);
-
-pub(super) fn settings(work: &Produce) -> ProducerOptions {
-    ProducerOptions {
-        acks: match work.acks {
-            cli::Acks::None => wire::Acks::None,
-            cli::Acks::Leader => wire::Acks::Leader,
-            cli::Acks::All => wire::Acks::All,
-        },
-        compression: match work.compression {
-            cli::Compression::None => Compression::None,
-            cli::Compression::Lz4 => Compression::Lz4,
-            cli::Compression::Zstd => Compression::Zstd,
-        },
-        linger: Duration::from_micros(work.linger_us),
-        batch_bytes: work.batch_bytes as usize,
-        memory_bytes: work.memory_bytes as usize,
-        delivery_timeout: Some(DELIVERY_MAX),
-        ..ProducerOptions::default()
-    }
-}
 
 struct Sender<'a> {
     runtime: &'a Runtime,
@@ -86,7 +61,7 @@ pub fn run(
     }
     let producer = {
         let _inside = runtime.enter();
-        Producer::new(client, settings(work))
+        Producer::new(client, producer_options(work))
     };
     let tally = Tally {
         report: Report::default(),

@@ -7,8 +7,7 @@ use std::sync::atomic::Ordering;
 
 use ringlog::client::{Producer, Record};
 
-use super::produce::settings;
-use super::{Progress, cpu_watched, sleep_until, watch_cpu};
+use super::{Progress, producer_options, sleep_until, sum_of};
 use crate::job::{Job, Produce, Report, Window};
 use crate::keys::KeySource;
 use crate::process::now_ns;
@@ -19,7 +18,7 @@ pub async fn run(job: &Job, work: &Produce, window: Window, progress: &Progress)
     let mut tasks = Vec::new();
     for instance in 0..work.instances.max(1) {
         let client = super::connect(&job.broker).await?;
-        let producer = Producer::new(&client, settings(work));
+        let producer = Producer::new(&client, producer_options(work));
         let number = work.number + instance;
         let (topic, work, progress) = (job.topic.clone(), work.clone(), progress.clone());
         tasks.push(tokio::spawn(async move {
@@ -29,16 +28,7 @@ pub async fn run(job: &Job, work: &Produce, window: Window, progress: &Progress)
             sent
         }));
     }
-    let watch = watch_cpu(window);
-    let (mut sum, mut latency) = (Report::default(), stats::latency());
-    for task in tasks {
-        let (report, own) = task.await.map_err(|error| error.to_string())?;
-        latency.add(&own).map_err(|error| error.to_string())?;
-        sum.add(report);
-    }
-    sum.cpu_ns = cpu_watched(watch, &window).await;
-    sum.latency_us = stats::to_counts(&latency);
-    Ok(sum)
+    sum_of(tasks, window).await
 }
 
 async fn send(

@@ -15,18 +15,17 @@ use ringlog::twinlog::{self, TwinLog};
 use super::report::Kind;
 use super::{DataFolder, Finding, Report, names};
 
-/// A line for everything that is lost. The caller holds the folder's lock meanwhile.
-pub fn repair(folder: &DataFolder) -> Result<Vec<String>, String> {
-    let mut findings = Vec::new();
-    let mut sink = |finding: &Finding| findings.push(finding.clone());
+/// A line for everything that is lost; `findings` are those of `verify`. The caller holds the folder's lock
+/// meanwhile.
+pub fn repair(folder: &DataFolder, findings: &[Finding]) -> Result<Vec<String>, String> {
+    let mut said = Vec::new();
+    let mut sink = |finding: &Finding| said.push(finding.to_string());
     let image = names::verify(&folder.path, &mut Report::new(&mut sink)).image();
     let Some(image) = image else {
-        let said: Vec<_> = findings.iter().map(Finding::to_string).collect();
         let said = said.join("; ");
         return Err(format!("the metadata cannot be read, and nothing stands in for them: {said}"));
     };
-    super::verify(folder, &mut Report::new(&mut sink));
-    let damaged = damaged_segments(&findings);
+    let damaged = damaged_segments(findings);
     let world = World::real();
     let data = folder.path.clone();
     let (send, receive) = mpsc::channel();

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::stage::{Stage, said};
+use crate::stage::{Stage, full_disk, said};
 
 /// Bits flipped in each file.
 const TURNS: usize = 4;
@@ -40,6 +40,8 @@ fn a_folder_that_was_just_stopped_is_clean() {
     let output = stage.ringctl(&["verify", data.to_str().unwrap()]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
     assert!(String::from_utf8(output.stdout).unwrap().ends_with("clean\n"));
+    let repair = stage.ringctl(&["repair", data.to_str().unwrap(), "--accept-loss"]);
+    assert!(repair.status.success() && said(&repair).contains("nothing to repair"), "{}", said(&repair));
     let dump = stage.ok(&["dump", data.to_str().unwrap()]);
     for word in ["topic t id", "frame Block", "run at", "batch offsets", "checkpoint", "manifest"] {
         assert!(dump.contains(word), "{word} is not in the dump");
@@ -129,8 +131,11 @@ fn a_damaged_record_is_never_served_and_repair_gives_up_only_that() {
     stage.stop_broker();
 
     assert!(stage.refused(&["repair", &data]).contains("--accept-loss"));
+    let output = stage.command(&["repair", &data, "--accept-loss"]).stdout(full_disk()).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "what cannot be said is not given up");
+    assert!(said(&output).contains("nothing was changed"), "{}", said(&output));
     let lost = stage.ok(&["repair", &data, "--accept-loss"]);
-    assert!(lost.contains("lost: topic t partition"), "{lost}");
+    assert!(lost.starts_with("damage") && lost.contains("lost: topic t partition"), "{lost}");
     let verify = stage.ringctl(&["verify", &data]);
     assert!(verify.status.success(), "what was given up is no damage any more");
     stage.start_broker();
