@@ -116,8 +116,12 @@ impl Partition {
 }
 
 impl Topic {
-    /// The effective configuration: the topic's own keys over the broker's defaults.
-    pub fn config(&self, defaults: &TopicConfig) -> Result<TopicConfig, ConfigError> {
-        defaults.with(self.configs.iter().map(|(key, value)| (key.as_str(), value.as_str())))
+    /// The effective configuration: the topic's own keys over the broker's defaults. Keys were checked
+    /// when they were set; one that this broker cannot read (a newer one knew it) is told, and costs
+    /// none of the others.
+    pub fn config(&self, defaults: &TopicConfig) -> (TopicConfig, Vec<ConfigError>) {
+        let mut config = defaults.clone();
+        let unread = self.configs.iter().filter_map(|(key, value)| config.set(key, value).err()).collect();
+        (config, unread)
     }
 }

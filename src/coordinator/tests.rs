@@ -129,7 +129,23 @@ fn alterations_keep_only_what_is_set() {
     let topic = bench.coordinator.image().topic_by_name("t").unwrap();
     assert_eq!(topic.partitions.len(), 5, "the refused alteration changed nothing");
     assert_eq!(topic.configs, BTreeMap::from([("retention.bytes".to_owned(), "7".to_owned())]));
-    assert_eq!(topic.config(&TopicConfig::default()).unwrap().retention_bytes, 7);
+    assert_eq!(topic.config(&TopicConfig::default()).0.retention_bytes, 7);
+}
+
+#[test]
+fn a_key_that_cannot_be_read_costs_none_of_the_others() {
+    let configs = [("from.the.future", "1"), ("max.message.bytes", "1"), ("retention.ms", "-1")];
+    let topic = Topic {
+        id: TopicId(1),
+        name: "t".to_owned(),
+        created_ms: 0,
+        configs: configs.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
+        partitions: Default::default(),
+    };
+    let defaults = TopicConfig::default();
+    let (config, unread) = topic.config(&defaults);
+    assert_eq!((config.retention_ms, config.max_message_bytes), (-1, defaults.max_message_bytes));
+    assert_eq!(unread.len(), 2, "{unread:?}");
 }
 
 #[test]

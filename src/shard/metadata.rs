@@ -11,7 +11,7 @@ use super::mesh::ToControl;
 use crate::api::{
     Admin, AdminReply, ConfigEntry, Done, Metadata, Opened, Reply, TopicMetadata, TopicRef, Topics,
 };
-use crate::coordinator::{Change, Image, Record, Topic};
+use crate::coordinator::{Change, Image, Record, Topic, check_topic_name};
 use crate::model::{ErrorCode, Failure, PartitionId, TopicId};
 
 impl Shard {
@@ -143,7 +143,8 @@ impl Shard {
             shards: shards.collect(),
             configs: Vec::new(),
         };
-        if configs && let Ok(config) = topic.config(&self.settings.topic_defaults) {
+        if configs {
+            let (config, _) = topic.config(&self.settings.topic_defaults);
             let entries = config.entries(|key| topic.configs.contains_key(key)).into_iter();
             described.configs = entries
                 .map(|entry| ConfigEntry {
@@ -181,7 +182,10 @@ fn find(image: &Image, topic: &TopicRef) -> Result<Arc<Topic>, Failure> {
     };
     found.cloned().ok_or_else(|| match topic {
         TopicRef::Name(name) => {
-            let text = format!("there is no topic {name}; make it with 'ringctl topic create {name}'");
+            let text = match check_topic_name(name) {
+                Ok(()) => format!("there is no topic {name}; make it with 'ringctl topic create {name}'"),
+                Err(failure) => format!("there is no topic {name:?} and there can be none: {}", failure.text),
+            };
             Failure::new(ErrorCode::UnknownTopicOrPartition, text)
         }
         TopicRef::Id(id) => {

@@ -158,14 +158,12 @@ impl Shard {
         if stored.configs.is_empty() {
             return Some(self.default_config.clone());
         }
-        let config = match stored.config(&self.settings.topic_defaults) {
-            Ok(config) => Rc::new(config),
-            Err(error) => {
-                // Checked when it was set; a newer broker may have known more keys.
-                self.rt.log(Level::Warn, format!("topic {}: {error}; defaults apply", stored.name));
-                self.default_config.clone()
-            }
-        };
+        let (config, unread) = stored.config(&self.settings.topic_defaults);
+        for error in unread {
+            let text = format!("topic {}: {error}; the default applies to this key", stored.name);
+            self.rt.log(Level::Warn, text);
+        }
+        let config = Rc::new(config);
         self.configs.borrow_mut().insert(topic, config.clone());
         Some(config)
     }
