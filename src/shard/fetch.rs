@@ -68,15 +68,11 @@ impl Shard {
 
     async fn read_all(&self, fetch: &Fetch) -> (Vec<FetchedPartition>, usize) {
         let mut out = Vec::with_capacity(fetch.partitions.len());
-        let mut places = Vec::new();
         let mut readings = Vec::new();
         for (place, wanted) in fetch.partitions.iter().enumerate() {
-            let (fetched, reading) = self.look_at(wanted);
+            let (fetched, reading) = self.look_at(place, wanted);
             out.push(fetched);
-            if let Some(reading) = reading {
-                places.push(place);
-                readings.push(reading);
-            }
+            readings.extend(reading);
         }
         if readings.is_empty() {
             return (out, 0);
@@ -84,11 +80,12 @@ impl Shard {
         // Records on their way to sockets are bounded together; a fetch always gets a little.
         let room = (fetch.bytes_max as usize).min(self.memory.replies.left().max(FETCH_BYTES_MIN));
         let mut lease = self.memory.replies.lease(room);
-        self.gather(&mut readings, room).await;
+        let readings = self.gather(readings, room).await;
         let bytes = readings.iter().map(|reading| reading.part.bytes).sum();
         lease.shrink(bytes);
         let lease: Rc<dyn Any> = Rc::new(lease);
-        for (place, reading) in places.into_iter().zip(readings) {
+        for reading in readings {
+            let place = reading.place_in_fetch;
             let fetched = &mut out[place];
             if let Some((failure, next)) = reading.failed {
                 (fetched.error, fetched.next_offset) = (Some(failure), next);
@@ -103,7 +100,7 @@ impl Shard {
     }
 
     /// Where a partition stands, and what is to be read of it.
-    fn look_at(&self, wanted: &FetchPartition) -> (FetchedPartition, Option<Reading>) {
+    fn look_at(&self, place: usize, wanted: &FetchPartition) -> (FetchedPartition, Option<Reading>) {
         let mut fetched = FetchedPartition {
             partition: wanted.partition,
             error: None,
@@ -128,7 +125,7 @@ impl Shard {
         }
         let is_wanted = fetched.error.is_none() && wanted.offset < visible_end;
         drop(log);
-        let reading = is_wanted.then(|| Reading::new(partition, wanted, visible_end));
+        let reading = is_wanted.then(|| Reading::new(place, partition, wanted, visible_end));
         (fetched, reading)
     }
 }

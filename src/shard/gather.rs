@@ -28,12 +28,15 @@ const SPAN_GAP_BYTES: u64 = 32 << 10;
 /// Reads that one fetch has under way, and their bytes.
 const READS_MAX: usize = 8;
 const READ_BYTES: u64 = 4 << 20;
+/// Least share of a partition in an answer: more partitions than that do not take part.
+const SHARE_BYTES_MIN: usize = 16 << 10;
 /// Runs that one look at an index hands out, and how many shares they may be.
 const RUNS_MAX: usize = 256;
 const SHARES_MAX: usize = 8;
 
 /// One partition of a fetch while it is read.
 pub(super) struct Reading {
+    pub place_in_fetch: usize,
     id: PartitionId,
     partition: Partition,
     /// Where what may be read ends.
@@ -79,8 +82,9 @@ struct Span {
 }
 
 impl Reading {
-    pub fn new(partition: Partition, wanted: &FetchPartition, end: Offset) -> Reading {
+    pub fn new(place: usize, partition: Partition, wanted: &FetchPartition, end: Offset) -> Reading {
         Reading {
+            place_in_fetch: place,
             id: wanted.partition,
             partition,
             end,
@@ -94,10 +98,6 @@ impl Reading {
     fn place(&self) -> Option<Place> {
         let State::Found(segment, runs) = &self.state else { return None };
         Some((self.partition.drive.journal.id, segment.number, runs.front()?.address))
-    }
-
-    fn is_done(&self) -> bool {
-        matches!(self.state, State::Done)
     }
 
     /// Looks for the next run in a segment; true if there is no need to look in another one.
@@ -155,29 +155,33 @@ impl Reading {
 }
 
 impl Shard {
-    /// Reads for partitions of this shard until the room is used or nothing is left to read.
-    pub(super) async fn gather(&self, readings: &mut [Reading], room: usize) {
+    /// Reads for partitions of this shard until the room is used or nothing is left to read; gives
+    /// them back in any order.
+    pub(super) async fn gather(&self, mut readings: Vec<Reading>, room: usize) -> Vec<Reading> {
+        let mut done = Vec::with_capacity(readings.len());
         let mut room = Room::new(room);
-        while !room.is_full {
-            let active = readings.iter().filter(|reading| !reading.is_done()).count();
-            if active == 0 {
-                return;
-            }
-            let share = room.left / active;
-            self.locate(readings, share * SHARES_MAX).await;
-            let items = plan(readings, share, room.left);
+        while !room.is_full && !readings.is_empty() {
+            // A small answer looks at a few partitions only.
+            let count = (room.left / SHARE_BYTES_MIN).clamp(1, readings.len());
+            let turn = &mut readings[..count];
+            let share = room.left / count;
+            self.locate(turn, share * SHARES_MAX).await;
+            let items = plan(turn, share, room.left);
             for group in groups(spans(&items)) {
-                self.read_group(readings, &items, &group, &mut room).await;
+                self.read_group(turn, &items, &group, &mut room).await;
                 if room.is_full {
-                    return;
+                    break;
                 }
             }
-            for reading in readings.iter_mut() {
+            for reading in turn.iter_mut() {
                 if matches!(&reading.state, State::Found(_, runs) if runs.is_empty()) {
                     reading.go_on(reading.part.next);
                 }
             }
+            done.extend(readings.extract_if(.., |reading| matches!(reading.state, State::Done)));
         }
+        done.append(&mut readings);
+        done
     }
 
     /// Finds the next runs of all partitions; each segment is looked at once for all of them.
