@@ -1,22 +1,11 @@
-//! Zeroing ahead of the head while frames are small: a durable write over blocks that were written before
-//! touches no metadata of the filesystem.
+//! What of a segment is zeroed ahead of the head, and what is to be zeroed next; see `zero`.
 //!
-//! Floor 3. Owner: the journal. Measured (ext4 on virtio, 6.18, two cores), durable 4 KiB appends a second:
-//! 3274 into blocks that were allocated but never written, 5489 over zeroed ones. Large frames do not
-//! gain by it, and it would write everything twice; so only small ones ask for it. Invariants: no frame
-//! is written where zeros are still under way, and a segment is not sealed before its zeros have ended.
+//! Floor 3. Owner: one segment of the journal.
 
 use std::ops::Range;
-use std::rc::Rc;
 
-use super::Journal;
-use super::segment::Segment;
 use crate::base::align::BLOCK_BYTES;
 
-/// Frames up to this size want zeroed blocks.
-const SMALL_FRAME_BYTES: usize = 64 << 10;
-/// One write of zeros.
-const PIECE_BYTES: usize = 256 << 10;
 /// What is zeroed at once, at most; less in small segments.
 const WINDOW_BYTES_MAX: u64 = 2 << 20;
 const WINDOW_BYTES_MIN: u64 = 4 * BLOCK_BYTES as u64;
@@ -27,9 +16,9 @@ const WINDOW_OF_SEGMENT: u64 = 128;
 #[derive(Default)]
 pub(super) struct Ahead {
     /// Blocks below are zeroed, or were written by large frames.
-    zeroed_to: u32,
+    pub zeroed_to: u32,
     /// Zeros on their way to the disk.
-    under_way: Option<Range<u32>>,
+    pub under_way: Option<Range<u32>>,
 }
 
 impl Ahead {
@@ -44,7 +33,7 @@ impl Ahead {
     }
 
     /// The next bytes to zero, if a head at `byte` comes close to the end of what is zeroed.
-    fn next(&self, byte: u32, segment_bytes: u64) -> Option<Range<u32>> {
+    pub fn next(&self, byte: u32, segment_bytes: u64) -> Option<Range<u32>> {
         let window = (segment_bytes / WINDOW_OF_SEGMENT).clamp(WINDOW_BYTES_MIN, WINDOW_BYTES_MAX);
         // A power of two: whole blocks, whole pieces.
         let window = 1 << window.ilog2();
@@ -55,42 +44,6 @@ impl Ahead {
         let from = self.zeroed_to.max(byte + window / 4);
         (u64::from(from) + u64::from(window) <= segment_bytes).then(|| from..from + window)
     }
-}
-
-impl Journal {
-    /// Called after a frame of `bytes` was submitted to a segment that goes on at `byte`.
-    pub(super) fn zero_ahead(self: &Rc<Self>, segment: &Rc<Segment>, byte: u32, bytes: usize) {
-        if bytes > SMALL_FRAME_BYTES {
-            return;
-        }
-        let mut ahead = segment.ahead.borrow_mut();
-        let Some(range) = ahead.next(byte, segment.bytes) else { return };
-        ahead.under_way = Some(range.clone());
-        self.rt.spawn(zero(self.clone(), segment.clone(), range));
-    }
-}
-
-async fn zero(journal: Rc<Journal>, segment: Rc<Segment>, range: Range<u32>) {
-    let piece = PIECE_BYTES.min(range.len());
-    let mut zeros = journal.rt.buffer(piece);
-    zeros.fill(0);
-    let zeros = zeros.freeze();
-    for at in range.clone().step_by(piece) {
-        if journal.offline().is_some() {
-            break;
-        }
-        if let Err(error) = segment.file.write_durable(zeros.clone(), at.into()).await {
-            let (id, number) = (journal.id, segment.number);
-            journal.go_offline(format!(
-                "journal {id} is offline: zeroing segment {number} failed: {error}; check the disk, \
-                 then restart the broker"
-            ));
-            break;
-        }
-        journal.rt.step("ahead.zeroed");
-    }
-    *segment.ahead.borrow_mut() = Ahead { zeroed_to: range.end, under_way: None };
-    journal.changed.notify();
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ mod recover;
 mod rewrite;
 mod scan;
 mod segment;
+mod zero;
 
 pub use append::{FrameSlot, Growth, Offline, Then, block_part};
 pub use open::{Budget, Loss};

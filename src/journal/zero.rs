@@ -1,0 +1,55 @@
+//! Zeroing ahead of the head while frames are small: a durable write over blocks that were written before
+//! touches no metadata of the filesystem.
+//!
+//! Floor 3. Owner: the journal. Measured (ext4 on virtio, 6.18, two cores), durable 4 KiB appends a second:
+//! 3274 into blocks that were allocated but never written, 5489 over zeroed ones. Large frames do not
+//! gain by it, and it would write everything twice; so only small ones ask for it. Invariants: no frame
+//! is written where zeros are still under way, and a segment is not sealed before its zeros have ended.
+
+use std::ops::Range;
+use std::rc::Rc;
+
+use super::Journal;
+use super::ahead::Ahead;
+use super::segment::Segment;
+
+/// Frames up to this size want zeroed blocks.
+const SMALL_FRAME_BYTES: usize = 64 << 10;
+/// One write of zeros.
+const PIECE_BYTES: usize = 256 << 10;
+
+impl Journal {
+    /// Called after a frame of `bytes` was submitted to a segment that goes on at `byte`.
+    pub(super) fn zero_ahead(self: &Rc<Self>, segment: &Rc<Segment>, byte: u32, bytes: usize) {
+        if bytes > SMALL_FRAME_BYTES {
+            return;
+        }
+        let mut ahead = segment.ahead.borrow_mut();
+        let Some(range) = ahead.next(byte, segment.bytes) else { return };
+        ahead.under_way = Some(range.clone());
+        self.rt.spawn(zero(self.clone(), segment.clone(), range));
+    }
+}
+
+async fn zero(journal: Rc<Journal>, segment: Rc<Segment>, range: Range<u32>) {
+    let piece = PIECE_BYTES.min(range.len());
+    let mut zeros = journal.rt.buffer(piece);
+    zeros.fill(0);
+    let zeros = zeros.freeze();
+    for at in range.clone().step_by(piece) {
+        if journal.offline().is_some() {
+            break;
+        }
+        if let Err(error) = segment.file.write_durable(zeros.clone(), at.into()).await {
+            let (id, number) = (journal.id, segment.number);
+            journal.go_offline(format!(
+                "journal {id} is offline: zeroing segment {number} failed: {error}; check the disk, \
+                 then restart the broker"
+            ));
+            break;
+        }
+        journal.rt.step("ahead.zeroed");
+    }
+    *segment.ahead.borrow_mut() = Ahead { zeroed_to: range.end, under_way: None };
+    journal.changed.notify();
+}
