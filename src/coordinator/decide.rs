@@ -137,7 +137,8 @@ impl Coordinator {
         if set.len() != configs.len() {
             return Err(Failure::new(ErrorCode::InvalidConfig, "a configuration key is given twice"));
         }
-        check_configs(context.defaults, &set)?;
+        let pairs = set.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+        check_configs(context.defaults, pairs)?;
         let id = self.new_topic_id(context.random);
         let partitions = Arc::new(self.place(id, 0, count)?);
         let topic = Topic { id, name, created_ms: context.now_ms, configs: set, partitions };
@@ -159,15 +160,13 @@ impl Coordinator {
             let text = format!("{} has {before} partitions: their number can only grow", topic.name);
             return Err(Failure::new(ErrorCode::InvalidPartitions, text));
         }
-        let mut set = topic.configs.clone();
-        for (key, value) in &configs {
-            match value {
-                Some(value) => set.insert(key.clone(), value.clone()),
-                None if topic_config::is_known(key) => set.remove(key),
-                None => return Err(Failure::new(ErrorCode::InvalidConfig, topic_config::unknown(key).0)),
-            };
+        // Only what is asked for: keys that a newer broker set here are no reason to refuse, and may go.
+        let is_known = |key: &String| topic_config::is_known(key) || topic.configs.contains_key(key);
+        if let Some((key, _)) = configs.iter().find(|(key, value)| value.is_none() && !is_known(key)) {
+            return Err(Failure::new(ErrorCode::InvalidConfig, topic_config::unknown(key).0));
         }
-        check_configs(context.defaults, &set)?;
+        let set = configs.iter().filter_map(|(key, value)| Some((key.as_str(), value.as_deref()?)));
+        check_configs(context.defaults, set)?;
         let mut records = Vec::new();
         if wanted > before {
             self.check_partition_count(wanted, wanted - before)?;
@@ -259,8 +258,11 @@ impl Coordinator {
     }
 }
 
-fn check_configs(defaults: &TopicConfig, set: &BTreeMap<String, String>) -> Result<(), Failure> {
-    match defaults.with(set.iter().map(|(key, value)| (key.as_str(), value.as_str()))) {
+fn check_configs<'a>(
+    defaults: &TopicConfig,
+    set: impl IntoIterator<Item = (&'a str, &'a str)>,
+) -> Result<(), Failure> {
+    match defaults.with(set) {
         Ok(_) => Ok(()),
         Err(error) => Err(Failure::new(ErrorCode::InvalidConfig, error.0)),
     }

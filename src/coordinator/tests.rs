@@ -133,6 +133,26 @@ fn alterations_keep_only_what_is_set() {
 }
 
 #[test]
+fn a_key_of_a_newer_broker_stays_until_it_is_unset() {
+    let mut bench = Bench::new(2);
+    bench.create("t", Some(2)).unwrap();
+    let id = bench.coordinator.image().topic_by_name("t").unwrap().id;
+    let future = ("from.the.future".to_owned(), Some("1".to_owned()));
+    let set = bench.coordinator.commit(Change::TopicConfigured { id, configs: vec![future] });
+    bench.log.push(set);
+    assert_eq!(bench.alter("t", None, &[("retention.ms", Some("5"))]), None);
+    let keys = |bench: &Bench| bench.coordinator.image().topic_by_name("t").unwrap().configs.len();
+    assert_eq!(keys(&bench), 2);
+    assert_eq!(
+        bench.alter("t", None, &[("from.the.future", Some("2"))]).unwrap().code,
+        ErrorCode::InvalidConfig
+    );
+    assert_eq!(bench.alter("t", None, &[("from.the.future", None)]), None);
+    assert_eq!(keys(&bench), 1);
+    bench.check();
+}
+
+#[test]
 fn a_key_that_cannot_be_read_costs_none_of_the_others() {
     let configs = [("from.the.future", "1"), ("max.message.bytes", "1"), ("retention.ms", "-1")];
     let topic = Topic {

@@ -15,7 +15,8 @@ const WINDOW_OF_SEGMENT: u64 = 128;
 /// can only count where they were written.
 #[derive(Default)]
 pub(super) struct Ahead {
-    /// Blocks below are zeroed, or were written by large frames.
+    /// Blocks below are zeroed, or were written by large frames; or zeroing broke off, and the journal
+    /// is offline.
     pub zeroed_to: u32,
     /// Zeros on their way to the disk.
     pub under_way: Option<Range<u32>>,

@@ -138,8 +138,12 @@ impl Journal {
 
     /// Nothing is on its way to the segments.
     pub fn is_idle(&self) -> bool {
-        let head = self.head.borrow();
-        head.in_flight.is_empty() && !head.active.ahead.borrow().is_under_way()
+        self.head.borrow().in_flight.is_empty() && !self.is_zeroing()
+    }
+
+    /// Zeros are on their way to the active segment.
+    pub fn is_zeroing(&self) -> bool {
+        self.head.borrow().active.ahead.borrow().is_under_way()
     }
 
     /// Whether the segment after the active one is there: without it only small facts are appended.
@@ -293,7 +297,8 @@ impl Journal {
             self.tail.borrow_mut().push(frame, durable);
         }
         drop(head);
-        if slot.kind != FrameKind::Footer {
+        // Not after a footer, which ends the segment, nor after a mark, which may end the journal.
+        if slot.kind == FrameKind::Block {
             self.zero_ahead(&segment, end.byte, padded);
         }
         let file = segment.file.clone();

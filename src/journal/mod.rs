@@ -71,7 +71,8 @@ pub struct Journal {
     folder: Folder,
     /// Number of this start of the journal.
     start: u32,
-    /// Something that waiters may want to look at changed: durable address, next segment, offline.
+    /// Something that waiters may want to look at changed: durable address, next segment, zeros that
+    /// have ended, offline.
     pub changed: Event,
     head: RefCell<append::Head>,
     segments: RefCell<BTreeMap<u64, Rc<Segment>>>,

@@ -310,6 +310,11 @@ fn produce_batch(connection: &Rc<Connection>, header: Header, produce: wire::Pro
 }
 
 fn fetch_batches(connection: &Rc<Connection>, header: Header, fetch: wire::Fetch) {
+    let (count, bound) = (fetch.handles.len(), connection.limits.handles_max as usize);
+    if count > bound {
+        let text = format!("a fetch of {count} entries: a connection has at most {bound} handles");
+        return fail(connection, &header, Failure::new(ErrorCode::InvalidRequest, text));
+    }
     let mut partitions = Vec::with_capacity(fetch.handles.len());
     let mut handles = Vec::with_capacity(fetch.handles.len());
     for entry in &fetch.handles {

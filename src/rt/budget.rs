@@ -2,7 +2,8 @@
 //!
 //! Floor 1. Owner: shard. Bytes are given back when their lease is dropped, wherever that happens.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::rc::Rc;
 
 use super::local::Event;
@@ -10,9 +11,15 @@ use super::local::Event;
 pub struct Budget {
     bytes_max: usize,
     used: Cell<usize>,
-    /// Something was given back.
+    /// Those who wait, in the order in which they came: each has its turn.
+    waiting: RefCell<VecDeque<u64>>,
+    ticket_last: Cell<u64>,
+    /// Something was given back, or somebody waits no more.
     room: Event,
 }
+
+/// A place among those who wait.
+struct Ticket<'a>(&'a Budget, u64);
 
 /// Bytes taken out of a budget.
 pub struct Lease {
@@ -22,7 +29,13 @@ pub struct Lease {
 
 impl Budget {
     pub fn new(bytes_max: usize) -> Rc<Budget> {
-        Rc::new(Budget { bytes_max, used: Cell::new(0), room: Event::new() })
+        Rc::new(Budget {
+            bytes_max,
+            used: Cell::new(0),
+            waiting: RefCell::default(),
+            ticket_last: Cell::new(0),
+            room: Event::new(),
+        })
     }
 
     pub fn left(&self) -> usize {
@@ -35,13 +48,29 @@ impl Budget {
         Lease { budget: self.clone(), bytes }
     }
 
-    /// Waits until `bytes` are left. One lease that is larger than the whole budget is granted while
-    /// there is no other.
+    /// Waits until `bytes` are left and whoever came before was served. One lease that is larger than
+    /// the whole budget is granted while there is no other.
     pub async fn wait(self: &Rc<Self>, bytes: usize) -> Lease {
-        while self.used.get() > 0 && self.left() < bytes {
+        let ticket = self.queue();
+        while self.waiting.borrow().front() != Some(&ticket.1) || self.used.get() > 0 && self.left() < bytes {
             self.room.wait().await;
         }
         self.lease(bytes)
+    }
+
+    fn queue(&self) -> Ticket<'_> {
+        self.ticket_last.set(self.ticket_last.get() + 1);
+        self.waiting.borrow_mut().push_back(self.ticket_last.get());
+        Ticket(self, self.ticket_last.get())
+    }
+}
+
+impl Drop for Ticket<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.borrow_mut().retain(|ticket| *ticket != self.1);
+        if !self.0.waiting.borrow().is_empty() {
+            self.0.room.notify();
+        }
     }
 }
 
@@ -83,6 +112,15 @@ mod tests {
         assert!(second.is_ready() && budget.left() == 40);
         drop(second);
         assert_eq!(budget.left(), 100);
+        // A small one does not pass a large one that came before, unless that goes away.
+        let first = budget.lease(50);
+        let mut large = Box::pin(budget.wait(80));
+        let mut small = pin!(budget.wait(10));
+        assert!(large.as_mut().poll(&mut context).is_pending());
+        assert!(small.as_mut().poll(&mut context).is_pending());
+        drop(large);
+        assert!(small.as_mut().poll(&mut context).is_ready());
+        drop(first);
         // Nobody else has any: more than all is granted.
         assert!(pin!(budget.wait(500)).poll(&mut context).is_ready());
     }

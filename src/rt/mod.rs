@@ -286,6 +286,12 @@ impl Rt {
         }
     }
 
+    /// Does a step of the executor's main task so that it counts among the working steps, as those of
+    /// spawned tasks do.
+    pub fn measured<T>(&self, step: impl FnOnce() -> T) -> T {
+        dispatch!(self, rt => rt.measured(step))
+    }
+
     /// How long the working steps of this executor's tasks took; nothing in the simulated world, where
     /// a step takes no time.
     pub fn stalls(&self) -> Stalls {

@@ -3,7 +3,8 @@
 //!
 //! Floor 5. Owner: the shard. The partitions of a fetch are read together, in the order in which their
 //! runs lie in the journal: neighbours come with one read, and several reads are under way at once.
-//! Each partition gets a like share before any gets more, in the order in which they were asked for.
+//! Half of an answer is shared out alike among the first that were asked for, as many as it has room for;
+//! the rest goes by place. Those that a full answer passes over should be asked for first the next time.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -19,7 +20,7 @@ use crate::format::entry;
 use crate::format::footer::RunRef;
 use crate::journal::{Journal, Segment, verified_payload};
 use crate::model::{ErrorCode, Failure, JournalId, Offset, PartitionId};
-use crate::rt::local;
+use crate::rt::{Buf, local};
 
 /// One read of the disk covers at most this, unless one run is larger.
 const SPAN_BYTES: u64 = 1 << 20;
@@ -28,10 +29,11 @@ const SPAN_GAP_BYTES: u64 = 32 << 10;
 /// Reads that one fetch has under way, and their bytes.
 const READS_MAX: usize = 8;
 const READ_BYTES: u64 = 4 << 20;
-/// Least share of a partition in an answer: more partitions than that do not take part.
+/// Least share of a partition in a round: a small answer has few partitions in each.
 const SHARE_BYTES_MIN: usize = 16 << 10;
-/// Runs that one look at an index hands out, and how many shares they may be.
-const RUNS_MAX: usize = 256;
+/// Runs of one round, of one partition in it, and how many shares these may be.
+const RUNS_MAX: usize = 4096;
+const RUNS_OF_ONE_MAX: usize = 256;
 const SHARES_MAX: usize = 8;
 
 /// One partition of a fetch while it is read.
@@ -101,14 +103,16 @@ impl Reading {
     }
 
     /// Looks for the next run in a segment; true if there is no need to look in another one.
-    fn look_in(&mut self, segment: &Rc<Segment>, bytes: usize) -> bool {
+    fn look_in(&mut self, segment: &Rc<Segment>, bytes: usize, runs_max: usize) -> bool {
         let State::Searching(above) = &mut self.state else { return true };
         let (offset, end) = (self.part.next, self.end);
         let bytes = bytes.min(self.part.bytes_max.saturating_sub(self.part.bytes));
         let found = segment.with_runs(self.id, |runs| {
             let from = &runs[runs.partition_point(|run| run.end_offset() <= offset)..];
             match from.first() {
-                Some(first) if first.first_offset <= offset => Ok(following(from, end, bytes)),
+                Some(first) if first.first_offset <= offset => {
+                    Ok(following(&from[..from.len().min(runs_max)], end, bytes))
+                }
                 Some(first) => Err(first.first_offset),
                 None => Err(Offset::MAX),
             }
@@ -132,14 +136,6 @@ impl Reading {
         }
     }
 
-    /// Nothing up to `until` can be read. An operator may have accepted that: then readers pass over it.
-    fn lose(&mut self, until: Offset) {
-        match self.partition.drive.journal.accepted_until(self.id, self.part.next) {
-            Some(next) => self.go_on(next),
-            None => self.fail(lost(self.part.next, until), until),
-        }
-    }
-
     /// What was read so far is good; the next fetch meets the failure.
     fn fail(&mut self, failure: Failure, next: Offset) {
         if self.part.chunks.is_empty() {
@@ -157,40 +153,59 @@ impl Reading {
 impl Shard {
     /// Reads for partitions of this shard until the room is used or nothing is left to read; gives
     /// them back in any order.
-    pub(super) async fn gather(&self, mut readings: Vec<Reading>, room: usize) -> Vec<Reading> {
+    pub(super) async fn gather(&self, readings: Vec<Reading>, room: usize) -> Vec<Reading> {
         let mut done = Vec::with_capacity(readings.len());
+        let mut waiting = readings.into_iter();
+        let mut turn = Vec::new();
         let mut room = Room::new(room);
-        while !room.is_full && !readings.is_empty() {
+        for round in 0.. {
             // A small answer looks at a few partitions only.
-            let count = (room.left / SHARE_BYTES_MIN).clamp(1, readings.len());
-            let turn = &mut readings[..count];
-            let share = room.left / count;
-            self.locate(turn, share * SHARES_MAX).await;
-            let items = plan(turn, share, room.left);
-            for group in groups(spans(&items)) {
-                self.read_group(turn, &items, &group, &mut room).await;
-                if room.is_full {
-                    break;
-                }
+            let wanted = (room.left / SHARE_BYTES_MIN).max(1);
+            turn.extend(waiting.by_ref().take(wanted.saturating_sub(turn.len())));
+            let count = wanted.min(turn.len());
+            if count == 0 || room.is_full {
+                break;
             }
-            for reading in turn.iter_mut() {
-                if matches!(&reading.state, State::Found(_, runs) if runs.is_empty()) {
-                    reading.go_on(reading.part.next);
-                }
+            if round > 0 {
+                self.rt.yield_now().await;
             }
-            done.extend(readings.extract_if(.., |reading| matches!(reading.state, State::Done)));
+            self.round(&mut turn[..count], &mut room).await;
+            done.extend(turn.extract_if(..count, |reading| matches!(reading.state, State::Done)));
         }
-        done.append(&mut readings);
+        done.extend(turn);
+        done.extend(waiting);
         done
+    }
+
+    /// One run at least of each partition that has any, as far as there is room.
+    async fn round(&self, readings: &mut [Reading], room: &mut Room) {
+        let share = room.left / readings.len();
+        self.locate(readings, share * SHARES_MAX).await;
+        let items = plan(readings, share, room.left);
+        for group in groups(spans(&items)) {
+            self.read_group(readings, &items, &group, room).await;
+            if room.is_full {
+                return;
+            }
+        }
+        for reading in readings {
+            if matches!(&reading.state, State::Found(_, runs) if runs.is_empty()) {
+                reading.go_on(reading.part.next);
+            }
+        }
     }
 
     /// Finds the next runs of all partitions; each segment is looked at once for all of them.
     async fn locate(&self, readings: &mut [Reading], bytes: usize) {
+        let runs_max = (RUNS_MAX / readings.len()).clamp(1, RUNS_OF_ONE_MAX);
         for drive in &self.drives {
             let is_wanted = |reading: &&mut Reading| {
                 matches!(reading.state, State::Searching(_)) && Rc::ptr_eq(&reading.partition.drive, drive)
             };
             let mut searching: Vec<&mut Reading> = readings.iter_mut().filter(is_wanted).collect();
+            if searching.is_empty() {
+                continue;
+            }
             for segment in search_order(drive) {
                 if searching.is_empty() {
                     break;
@@ -200,14 +215,14 @@ impl Shard {
                     break;
                 }
                 let before = searching.len();
-                searching.retain_mut(|reading| !reading.look_in(&segment, bytes));
+                searching.retain_mut(|reading| !reading.look_in(&segment, bytes, runs_max));
                 if searching.len() < before {
                     drive.found_last.set(segment.number);
                 }
             }
             for reading in searching {
                 if let State::Searching(above) = reading.state {
-                    reading.lose(above);
+                    self.lose(reading, above);
                 }
             }
         }
@@ -216,53 +231,75 @@ impl Shard {
     /// Reads a few spans at once and hands their runs to the partitions.
     async fn read_group(&self, readings: &mut [Reading], items: &[Item], group: &[Span], room: &mut Room) {
         let bytes: u64 = group.iter().map(Span::len).sum();
-        let _lease = self.reads.wait(bytes as usize).await;
-        let reads = group.iter().map(|span| {
-            let items = &items[span.items.clone()];
-            let journal = readings[items[0].reading].partition.drive.journal.clone();
-            self.read_span(journal, items, span.bytes.clone())
-        });
+        let _lease = match bytes {
+            0 => None,
+            bytes => Some(self.reads.wait(bytes as usize).await),
+        };
+        let reads = group.iter().map(|span| read_span(readings, &items[span.items.clone()], &span.bytes));
         let reads = local::join_all(reads.collect()).await;
         for (span, read) in group.iter().zip(reads) {
-            for (at, item) in items[span.items.clone()].iter().enumerate() {
-                let reading = &mut readings[item.reading];
-                // Damage before it, or a full answer, ended this partition's turn.
-                let is_next = (item.run.first_offset..item.run.end_offset()).contains(&reading.part.next);
-                if !is_next || !matches!(reading.state, State::Found(..)) {
-                    continue;
+            let items = &items[span.items.clone()];
+            if read.is_err() && items.len() > 1 {
+                // What cannot be read of one partition costs its neighbours nothing.
+                for item in items {
+                    let bytes = item.bytes();
+                    let read = read_span(readings, std::slice::from_ref(item), &bytes).await;
+                    self.take(readings, std::slice::from_ref(item), bytes.start, read, room);
                 }
-                match read.as_ref().map(|payloads| &payloads[at]) {
-                    Ok(Some(payload)) => reading.take(payload, &item.run, room),
-                    Ok(None) => self.lose(reading, item),
-                    Err(error) => reading.fail(unreadable(error), -1),
+            } else {
+                self.take(readings, items, span.bytes.start, read, room);
+            }
+            if bytes > 0 {
+                self.rt.yield_now().await;
+            }
+        }
+    }
+
+    /// Hands what was read from byte `start` on to the partitions.
+    fn take(
+        &self,
+        readings: &mut [Reading],
+        items: &[Item],
+        start: u64,
+        read: io::Result<Option<Bytes>>,
+        room: &mut Room,
+    ) {
+        let payloads = read.map(|read| self.payloads(items, start, read));
+        for (at, item) in items.iter().enumerate() {
+            let reading = &mut readings[item.reading];
+            // Damage before it, or a full answer, ended this partition's turn.
+            let is_next = (item.run.first_offset..item.run.end_offset()).contains(&reading.part.next);
+            if !is_next || !matches!(reading.state, State::Found(..)) {
+                continue;
+            }
+            match payloads.as_ref().map(|payloads| &payloads[at]) {
+                Ok(Some(payload)) => reading.take(payload, &item.run, room),
+                Ok(None) => {
+                    let journal = &reading.partition.drive.journal;
+                    if !item.run.lost && journal.accepted_until(item.id, item.run.first_offset).is_none() {
+                        self.report_damage(journal, item);
+                    }
+                    self.lose(reading, item.run.end_offset());
                 }
+                Err(error) => reading.fail(unreadable(error), -1),
             }
         }
     }
 
     /// The verified payloads of neighbours; `None` is damage.
-    async fn read_span(
-        &self,
-        journal: Rc<Journal>,
-        items: &[Item],
-        bytes: Range<u64>,
-    ) -> io::Result<Vec<Option<Chunk>>> {
+    fn payloads(&self, items: &[Item], start: u64, read: Option<Bytes>) -> Vec<Option<Chunk>> {
         let in_memory = |item: &Item| match &item.source {
             Source::Memory(chunk) => Some(chunk.clone()),
             Source::Disk | Source::Lost => None,
         };
-        if bytes.is_empty() {
-            return Ok(items.iter().map(in_memory).collect());
-        }
-        let (buf, from) = journal.read_span(&items[0].segment, bytes.clone()).await?;
-        self.rt.yield_now().await;
+        let Some((buf, from)) = read else { return items.iter().map(in_memory).collect() };
         let unchecked = self.rt.mutated("serve-without-crc");
         let payloads = items.iter().map(|item| {
             if !matches!(item.source, Source::Disk) {
                 return None;
             }
             let run = &item.run;
-            let at = from + run.range().start.checked_sub(bytes.start)? as usize;
+            let at = from + run.range().start.checked_sub(start)? as usize;
             let payload = match verified_payload(buf.get(at..)?, item.id, run) {
                 None if unchecked => Some(entry::BYTES..entry::BYTES + run.length as usize),
                 payload => payload,
@@ -276,16 +313,27 @@ impl Shard {
         } else {
             compact(&buf, used, payloads)
         };
-        Ok(chunks.into_iter().zip(items).map(|(chunk, item)| chunk.or_else(|| in_memory(item))).collect())
+        chunks.into_iter().zip(items).map(|(chunk, item)| chunk.or_else(|| in_memory(item))).collect()
     }
 
-    fn lose(&self, reading: &mut Reading, item: &Item) {
-        let journal = &reading.partition.drive.journal;
-        let run = &item.run;
-        if !run.lost && journal.accepted_until(item.id, run.first_offset).is_none() {
-            self.report_damage(journal, item);
+    /// Nothing of a partition up to `until` can be read. It may have been removed meanwhile; or an
+    /// operator accepted the loss: then readers pass over it.
+    fn lose(&self, reading: &mut Reading, until: Offset) {
+        let next = reading.part.next;
+        if let Err(gone) = self.partition(reading.id) {
+            return reading.fail(gone, -1);
         }
-        reading.lose(run.end_offset());
+        let removed = {
+            let log = reading.partition.log.borrow();
+            (next < log.log_start).then(|| log.out_of_range(next))
+        };
+        if let Some(failure) = removed {
+            return reading.fail(failure, -1);
+        }
+        match reading.partition.drive.journal.accepted_until(reading.id, next) {
+            Some(next) => reading.go_on(next),
+            None => reading.fail(lost(next, until), until),
+        }
     }
 
     fn report_damage(&self, journal: &Journal, item: &Item) {
@@ -308,6 +356,18 @@ impl Shard {
     }
 }
 
+/// Bytes of a segment, and where in them a span begins.
+type Bytes = (Rc<Buf>, usize);
+
+/// What of a span lies on disk; `None`: nothing.
+async fn read_span(readings: &[Reading], items: &[Item], bytes: &Range<u64>) -> io::Result<Option<Bytes>> {
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    let journal = readings[items[0].reading].partition.drive.journal.clone();
+    journal.read_span(&items[0].segment, bytes.clone()).await.map(Some)
+}
+
 /// A journal's segments in the order in which a run is looked for: where one was found last, just
 /// behind that, then from the newest on.
 fn search_order(drive: &Drive) -> Vec<Rc<Segment>> {
@@ -326,7 +386,7 @@ fn search_order(drive: &Drive) -> Vec<Rc<Segment>> {
 fn following(runs: &[RunRef], end: Offset, bytes_max: usize) -> VecDeque<RunRef> {
     let mut out: VecDeque<RunRef> = VecDeque::new();
     let mut bytes = 0;
-    for run in runs.iter().take(RUNS_MAX).take_while(|run| run.end_offset() <= end) {
+    for run in runs.iter().take_while(|run| run.end_offset() <= end) {
         if let Some(last) = out.back() {
             let follows = run.first_offset == last.end_offset() && run.range().start >= last.range().end;
             if !follows || bytes >= bytes_max {
@@ -340,8 +400,8 @@ fn following(runs: &[RunRef], end: Offset, bytes_max: usize) -> VecDeque<RunRef>
 }
 
 /// The runs to read next, in the order of the journal. Half of the room is shared out alike, in the order
-/// in which partitions were asked for, so that none waits for the backlog of others. The rest goes to
-/// those that are furthest behind: partitions that stay together are read together.
+/// in which partitions were asked for, so that none waits for the backlog of others. The rest goes by
+/// place, the lowest first: partitions that stay together are read together.
 fn plan(readings: &mut [Reading], share: usize, room: usize) -> Vec<Item> {
     let mut plan = Plan { items: Vec::new(), bytes: 0, room };
     let mut behind = BinaryHeap::new();
@@ -395,11 +455,8 @@ impl Plan {
 fn spans(items: &[Item]) -> Vec<Span> {
     let mut spans: Vec<Span> = Vec::new();
     for (at, item) in items.iter().enumerate() {
-        let mut bytes = item.run.range();
-        let is_on_disk = matches!(item.source, Source::Disk);
-        if !is_on_disk {
-            bytes.end = bytes.start;
-        }
+        let bytes = item.bytes();
+        let is_on_disk = !bytes.is_empty();
         match spans.last_mut() {
             Some(span) if !is_on_disk => span.items.end = at + 1,
             Some(span) if span.reaches(&items[span.items.start], item) => {
@@ -410,6 +467,17 @@ fn spans(items: &[Item]) -> Vec<Span> {
         }
     }
     spans
+}
+
+impl Item {
+    /// What is to be read of the segment.
+    fn bytes(&self) -> Range<u64> {
+        let bytes = self.run.range();
+        match self.source {
+            Source::Disk => bytes,
+            Source::Memory(_) | Source::Lost => bytes.start..bytes.start,
+        }
+    }
 }
 
 impl Span {

@@ -203,7 +203,18 @@ impl Maintenance {
             if !self.journal.has_reserve() && saved < segment.bytes {
                 continue;
             }
-            let outcome = self.journal.rewrite(&segment, |id, run| liveness.is_live(id, run)).await?;
+            let rewritten = self.journal.rewrite(&segment, |id, run| liveness.is_live(id, run)).await;
+            let outcome = match rewritten {
+                Ok(outcome) => outcome,
+                Err(error) if self.journal.offline().is_some() || journal::is_full(&error) => {
+                    return Err(error);
+                }
+                Err(error) => {
+                    self.unreadable(&segment, &error);
+                    self.surveyed.insert(segment.number, (deaths, 0));
+                    continue;
+                }
+            };
             self.surveyed.remove(&segment.number);
             let text = format!(
                 "journal {} segment {}: {} KiB became {} KiB",
@@ -227,13 +238,26 @@ impl Maintenance {
         Ok(())
     }
 
+    /// What cannot be read stays as it is, and holds nothing else up.
+    fn unreadable(&self, segment: &Segment, error: &io::Error) {
+        let text =
+            format!("journal {} segment {} cannot be reclaimed: {error}", self.journal.id, segment.number);
+        self.shard.rt.log(Level::Warn, text);
+    }
+
     /// The segments that are worth a rewrite, the deadest first, and what each would save.
     async fn survey(&mut self, deaths: u64, liveness: &Liveness) -> io::Result<Vec<(Rc<Segment>, u64)>> {
         let mut sealed = Vec::new();
         for segment in self.journal.segments().into_iter().filter(|segment| !segment.is_open()) {
             let saved = match self.surveyed.get(&segment.number) {
                 Some((surveyed, saved)) if *surveyed == deaths => *saved,
-                _ => self.savings(&segment, liveness).await?,
+                _ => match self.savings(&segment, liveness).await {
+                    Ok(saved) => saved,
+                    Err(error) => {
+                        self.unreadable(&segment, &error);
+                        0
+                    }
+                },
             };
             self.surveyed.insert(segment.number, (deaths, saved));
             sealed.push((segment, saved));

@@ -104,7 +104,7 @@ pub async fn run(
     while let Some(message) = inbox.recv().await {
         match message {
             ToShard::Records { sequence, records } => {
-                shard.apply(&records);
+                rt.measured(|| shard.apply(&records));
                 control.send(ToControl::Applied { shard: index, sequence });
             }
             ToShard::Answer { id, result } => shard.answer(id, result),

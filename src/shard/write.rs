@@ -73,7 +73,7 @@ pub(super) async fn run(shard: Rc<Shard>, drive: Rc<Drive>) {
         } else if !journal.may_submit() {
             journal.changed.wait().await;
         } else if !write_one(&shard, &drive) {
-            if shard.stopping.get() && drive.full.borrow().is_some() {
+            if shard.stopping.get() && drive.full.borrow().is_some() && !journal.is_zeroing() {
                 drive.give_up_control();
                 continue;
             }
@@ -106,8 +106,8 @@ async fn wait_or_mark(shard: &Rc<Shard>, drive: &Rc<Drive>) {
     }
 }
 
-/// Composes and submits one frame. False: there is no room before the next segment is there;
-/// everything waits where it was, or, on a full disk, was refused.
+/// Composes and submits one frame. False: there is no room before the next segment is there or zeros
+/// under way have ended; everything waits where it was, or, on a full disk, was refused.
 fn write_one(shard: &Rc<Shard>, drive: &Rc<Drive>) -> bool {
     let journal = &drive.journal;
     let plan = drive.plan();
@@ -119,7 +119,7 @@ fn write_one(shard: &Rc<Shard>, drive: &Rc<Drive>) -> bool {
     let growth = Growth { runs: plan.runs, blocks: plan.lanes.len(), spare };
     let Some(mut slot) = journal.reserve(FrameKind::Block, plan.lanes.len(), part_bytes, growth) else {
         drive.restore(plan);
-        if drive.full.borrow().is_some() {
+        if drive.full.borrow().is_some() && !journal.is_zeroing() {
             drive.refuse_staged(shard);
         }
         return false;

@@ -4,7 +4,6 @@
 
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -64,10 +63,8 @@ impl Executor {
     pub(in crate::rt) fn spawn(&self, task: impl Future<Output = ()> + 'static) {
         // Not `spawn_local`: it runs the task inside the call, where the caller may hold a borrow.
         let steps = self.steps.clone();
-        let task = async move {
-            let mut task = pin!(task);
-            poll_fn(|cx| steps.measure(|| task.as_mut().poll(cx))).await;
-        };
+        let mut task = Box::pin(task);
+        let task = poll_fn(move |cx| steps.measure(|| task.as_mut().poll(cx)));
         let queue = glommio::executor().current_task_queue();
         let task = glommio::spawn_local_into(task, queue).expect("the current queue exists");
         task.detach();
@@ -91,6 +88,10 @@ impl Executor {
 
     pub(in crate::rt) fn pool(&self) -> &Rc<Pool> {
         &self.pool
+    }
+
+    pub(in crate::rt) fn measured<T>(&self, step: impl FnOnce() -> T) -> T {
+        self.steps.measure(step)
     }
 
     pub(in crate::rt) fn stalls(&self) -> Stalls {

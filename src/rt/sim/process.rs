@@ -216,6 +216,10 @@ impl Process {
         &self.core.pool
     }
 
+    pub(in crate::rt) fn measured<T>(&self, step: impl FnOnce() -> T) -> T {
+        step()
+    }
+
     pub(in crate::rt) fn stalls(&self) -> Stalls {
         Stalls::default()
     }
