@@ -29,6 +29,8 @@ const SPAN_GAP_BYTES: u64 = 32 << 10;
 /// Reads that one fetch has under way, and their bytes.
 const READS_MAX: usize = 8;
 const READ_BYTES: u64 = 4 << 20;
+/// Bytes that are checked before others get their turn.
+const STEP_BYTES: u64 = 512 << 10;
 /// Least share of a partition in a round: a small answer has few partitions in each.
 const SHARE_BYTES_MIN: usize = 16 << 10;
 /// Runs of one round, of one partition in it, and how many shares these may be.
@@ -237,6 +239,7 @@ impl Shard {
         };
         let reads = group.iter().map(|span| read_span(readings, &items[span.items.clone()], &span.bytes));
         let reads = local::join_all(reads.collect()).await;
+        let mut checked = 0;
         for (span, read) in group.iter().zip(reads) {
             let items = &items[span.items.clone()];
             if read.is_err() && items.len() > 1 {
@@ -249,7 +252,9 @@ impl Shard {
             } else {
                 self.take(readings, items, span.bytes.start, read, room);
             }
-            if bytes > 0 {
+            checked += span.len();
+            if checked >= STEP_BYTES {
+                checked = 0;
                 self.rt.yield_now().await;
             }
         }
