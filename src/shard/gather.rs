@@ -14,21 +14,14 @@ use std::rc::Rc;
 
 use super::answer::{Part, Room};
 use super::drive::Drive;
+use super::span::{self, Bytes, Item, Place, Source, Span};
 use super::{Partition, Shard};
 use crate::api::{Chunk, FetchPartition};
-use crate::format::entry;
 use crate::format::footer::RunRef;
-use crate::journal::{Journal, Segment, verified_payload};
-use crate::model::{ErrorCode, Failure, JournalId, Offset, PartitionId};
-use crate::rt::{Buf, local};
+use crate::journal::{Journal, Segment};
+use crate::model::{ErrorCode, Failure, Offset, PartitionId};
+use crate::rt::local;
 
-/// One read of the disk covers at most this, unless one run is larger.
-const SPAN_BYTES: u64 = 1 << 20;
-/// Runs closer than this are read in one span.
-const SPAN_GAP_BYTES: u64 = 32 << 10;
-/// Reads that one fetch has under way, and their bytes.
-const READS_MAX: usize = 8;
-const READ_BYTES: u64 = 4 << 20;
 /// Bytes that are checked before others get their turn.
 const STEP_BYTES: u64 = 512 << 10;
 /// Least share of a partition in a round: a small answer has few partitions in each.
@@ -57,32 +50,6 @@ enum State {
     /// Runs that follow each other in one segment, from the one that holds `next` on.
     Found(Rc<Segment>, VecDeque<RunRef>),
     Done,
-}
-
-/// Journal, segment and byte: runs are read in this order.
-type Place = (JournalId, u64, u32);
-
-/// A run to be read, and for which partition.
-struct Item {
-    reading: usize,
-    id: PartitionId,
-    place: Place,
-    segment: Rc<Segment>,
-    run: RunRef,
-    source: Source,
-}
-
-enum Source {
-    Memory(Chunk),
-    Disk,
-    /// A rewrite found it damaged.
-    Lost,
-}
-
-/// Neighbours among the items, and the bytes of their segment that hold those on disk.
-struct Span {
-    items: Range<usize>,
-    bytes: Range<u64>,
 }
 
 impl Reading {
@@ -184,7 +151,7 @@ impl Shard {
         let share = room.left / readings.len();
         self.locate(readings, share * SHARES_MAX).await;
         let items = plan(readings, share, room.left);
-        for group in groups(spans(&items)) {
+        for group in span::groups(span::spans(&items)) {
             self.read_group(readings, &items, &group, room).await;
             if room.is_full {
                 return;
@@ -269,7 +236,8 @@ impl Shard {
         read: io::Result<Option<Bytes>>,
         room: &mut Room,
     ) {
-        let payloads = read.map(|read| self.payloads(items, start, read));
+        let unchecked = self.rt.mutated("serve-without-crc");
+        let payloads = read.map(|read| span::payloads(items, start, read, unchecked));
         for (at, item) in items.iter().enumerate() {
             let reading = &mut readings[item.reading];
             // Damage before it, or a full answer, ended this partition's turn.
@@ -289,36 +257,6 @@ impl Shard {
                 Err(error) => reading.fail(unreadable(error), -1),
             }
         }
-    }
-
-    /// The verified payloads of neighbours; `None` is damage.
-    fn payloads(&self, items: &[Item], start: u64, read: Option<Bytes>) -> Vec<Option<Chunk>> {
-        let in_memory = |item: &Item| match &item.source {
-            Source::Memory(chunk) => Some(chunk.clone()),
-            Source::Disk | Source::Lost => None,
-        };
-        let Some((buf, from)) = read else { return items.iter().map(in_memory).collect() };
-        let unchecked = self.rt.mutated("serve-without-crc");
-        let payloads = items.iter().map(|item| {
-            if !matches!(item.source, Source::Disk) {
-                return None;
-            }
-            let run = &item.run;
-            let at = from + run.range().start.checked_sub(start)? as usize;
-            let payload = match verified_payload(buf.get(at..)?, item.id, run) {
-                None if unchecked => Some(entry::BYTES..entry::BYTES + run.length as usize),
-                payload => payload,
-            }?;
-            Some(at + payload.start..at + payload.end)
-        });
-        let payloads: Vec<Option<Range<usize>>> = payloads.collect();
-        let used: usize = payloads.iter().flatten().map(Range::len).sum();
-        let chunks: Vec<_> = if used * 2 >= buf.len() {
-            payloads.into_iter().map(|range| Some(Chunk::new(buf.clone(), range?))).collect()
-        } else {
-            compact(&buf, used, payloads)
-        };
-        chunks.into_iter().zip(items).map(|(chunk, item)| chunk.or_else(|| in_memory(item))).collect()
     }
 
     /// Nothing of a partition up to `until` can be read. It may have been removed meanwhile; or an
@@ -360,9 +298,6 @@ impl Shard {
         );
     }
 }
-
-/// Bytes of a segment, and where in them a span begins.
-type Bytes = (Rc<Buf>, usize);
 
 /// What of a span lies on disk; `None`: nothing.
 async fn read_span(readings: &[Reading], items: &[Item], bytes: &Range<u64>) -> io::Result<Option<Bytes>> {
@@ -454,83 +389,6 @@ impl Plan {
         self.items.push(Item { reading: at, id: reading.id, place, segment: segment.clone(), run, source });
         Some(length)
     }
-}
-
-/// Neighbours on disk that one read covers.
-fn spans(items: &[Item]) -> Vec<Span> {
-    let mut spans: Vec<Span> = Vec::new();
-    for (at, item) in items.iter().enumerate() {
-        let bytes = item.bytes();
-        let is_on_disk = !bytes.is_empty();
-        match spans.last_mut() {
-            Some(span) if !is_on_disk => span.items.end = at + 1,
-            Some(span) if span.reaches(&items[span.items.start], item) => {
-                span.items.end = at + 1;
-                span.bytes.end = bytes.end;
-            }
-            _ => spans.push(Span { items: at..at + 1, bytes }),
-        }
-    }
-    spans
-}
-
-impl Item {
-    /// What is to be read of the segment.
-    fn bytes(&self) -> Range<u64> {
-        let bytes = self.run.range();
-        match self.source {
-            Source::Disk => bytes,
-            Source::Memory(_) | Source::Lost => bytes.start..bytes.start,
-        }
-    }
-}
-
-impl Span {
-    fn len(&self) -> u64 {
-        self.bytes.end - self.bytes.start
-    }
-
-    fn reaches(&self, first: &Item, next: &Item) -> bool {
-        let bytes = next.run.range();
-        Rc::ptr_eq(&first.segment, &next.segment)
-            && !self.bytes.is_empty()
-            && (self.bytes.end..=self.bytes.end + SPAN_GAP_BYTES).contains(&bytes.start)
-            && bytes.end - self.bytes.start <= SPAN_BYTES
-    }
-}
-
-/// Spans that are read at once.
-fn groups(spans: Vec<Span>) -> Vec<Vec<Span>> {
-    let mut groups: Vec<Vec<Span>> = Vec::new();
-    let mut bytes = 0;
-    for span in spans {
-        bytes += span.len();
-        match groups.last_mut() {
-            Some(group) if group.len() < READS_MAX && bytes <= READ_BYTES => group.push(span),
-            _ => {
-                bytes = span.len();
-                groups.push(vec![span]);
-            }
-        }
-    }
-    groups
-}
-
-/// Copies payloads out of a buffer that is mostly something else, so that it can go.
-fn compact(buf: &[u8], used: usize, payloads: Vec<Option<Range<usize>>>) -> Vec<Option<Chunk>> {
-    let mut bytes = Vec::with_capacity(used);
-    let mut ends = Vec::with_capacity(payloads.len());
-    for payload in payloads.iter().flatten() {
-        bytes.extend_from_slice(&buf[payload.clone()]);
-        ends.push(bytes.len());
-    }
-    let owner = Rc::new(bytes);
-    let mut ends = ends.into_iter();
-    let mut chunk = |range: Range<usize>| {
-        let end = ends.next()?;
-        Some(Chunk::new(owner.clone(), end - range.len()..end))
-    };
-    payloads.into_iter().map(|payload| chunk(payload?)).collect()
 }
 
 fn lost(offset: Offset, next: Offset) -> Failure {

@@ -19,6 +19,7 @@ mod repair;
 mod replay;
 mod retention;
 mod service;
+mod span;
 mod start;
 mod write;
 

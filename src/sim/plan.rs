@@ -44,7 +44,7 @@ const PROCEDURES: [&str; 10] =
     ["seal", "checkpoint", "rewrite", "remove", "recover", "twinlog", "allocate", "metadata", "broker", ""];
 
 /// Steps that chance alone hardly crashes at, each behind the crash in the life before that leads to it.
-const RARE: [(Option<&str>, &str); 7] = [
+const RARE: [(Option<&str>, &str); 8] = [
     (Some("remove.noted"), "recover.unlinked"),
     (Some("allocate.created"), "recover.removal_noted"),
     (Some("twinlog.header_written"), "twinlog.copy_repaired"),
@@ -52,6 +52,7 @@ const RARE: [(Option<&str>, &str); 7] = [
     (None, "twinlog.snapshot_flushed"),
     (None, "twinlog.snapshot_done"),
     (None, "index.loaded"),
+    (None, "ahead.zeroed"),
 ];
 
 /// One life of the broker.
