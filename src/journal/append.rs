@@ -18,10 +18,11 @@ use crate::format::mark::{self, LaneEnd};
 use crate::format::{BlockHeader, EntryKind, block};
 use crate::rt::{Buf, BufMut};
 
-/// Writes in flight once they are large; one while they are small (group commit).
+/// Large writes in flight; of small ones there is one (group commit).
 const IN_FLIGHT_MAX: usize = 4;
-/// A write from this size on does not wait for the one before it.
+/// A write from this size on does not wait for the one before it; less where segments are small.
 const LARGE_WRITE_BYTES: usize = 256 << 10;
+const LARGE_WRITE_SHARE: u64 = 8;
 
 const _: () = assert!(SEGMENT_BYTES_MIN >= 16 * BLOCK_BYTES as u64);
 
@@ -29,6 +30,15 @@ const _: () = assert!(SEGMENT_BYTES_MIN >= 16 * BLOCK_BYTES as u64);
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Offline(pub String);
+
+/// Which write may go out now. A small one does not wait for the large ones, nor they for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    Any,
+    Small,
+    Large,
+    Nobody,
+}
 
 /// Told in order of submission, once the frame is durable or never will be.
 pub type Then = Box<dyn FnOnce(Result<(), Offline>)>;
@@ -49,7 +59,7 @@ pub(super) struct Head {
 
 pub(super) struct InFlight {
     end: Address,
-    bytes: usize,
+    pub bytes: usize,
     is_done: bool,
     then: Option<Then>,
 }
@@ -118,14 +128,23 @@ impl Journal {
         (self.segment_bytes as usize / 2).min(17 << 20)
     }
 
-    /// Whether group commit lets another write go out now.
-    pub fn may_submit(&self) -> bool {
+    /// A write of this size is a large one.
+    pub fn large_write_bytes(&self) -> usize {
+        LARGE_WRITE_BYTES.min((self.segment_bytes / LARGE_WRITE_SHARE) as usize)
+    }
+
+    /// Which write group commit lets go out now.
+    pub fn turn(&self) -> Turn {
         let head = self.head.borrow();
-        let in_flight = &head.in_flight;
-        head.offline.is_none()
-            && (in_flight.is_empty()
-                || in_flight.len() < IN_FLIGHT_MAX
-                    && in_flight.iter().all(|write| write.bytes >= LARGE_WRITE_BYTES))
+        let large_bytes = self.large_write_bytes();
+        let large = head.in_flight.iter().filter(|write| write.bytes >= large_bytes).count();
+        match (large == head.in_flight.len(), large < IN_FLIGHT_MAX) {
+            _ if head.offline.is_some() => Turn::Nobody,
+            (true, true) => Turn::Any,
+            (true, false) => Turn::Small,
+            (false, true) => Turn::Large,
+            (false, false) => Turn::Nobody,
+        }
     }
 
     /// Number of the active segment, the checksum before its first frame, and where the log ends.
@@ -299,7 +318,7 @@ impl Journal {
         drop(head);
         // Not after a footer, which ends the segment, nor after a mark, which may end the journal.
         if slot.kind == FrameKind::Block {
-            self.zero_ahead(&segment, end.byte, padded);
+            self.zero_ahead(&segment, end.byte);
         }
         let file = segment.file.clone();
         self.flushes.set(self.flushes.get() + 1);

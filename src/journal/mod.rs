@@ -25,7 +25,7 @@ mod scan;
 mod segment;
 mod zero;
 
-pub use append::{FrameSlot, Growth, Offline, Then, block_part};
+pub use append::{FrameSlot, Growth, Offline, Then, Turn, block_part};
 pub use open::{Budget, Loss};
 pub use opening::OpenError;
 pub use read::verified_payload;

@@ -9,7 +9,7 @@ pub mod partition;
 pub mod producers;
 
 pub use compose::{LanePlan, RunPlan};
-pub use partition::{Admission, PartitionLog, Staged};
+pub use partition::{Admission, PartitionLog, Share, Staged};
 pub use producers::Producers;
 
 use crate::format::checkpoint::LaneRow;

@@ -56,6 +56,27 @@ struct Refused {
     failure: Failure,
 }
 
+/// Bytes that a partition wrote lately, by windows of its journal.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Share {
+    /// Number of the window in which `now` was written.
+    pub window: u32,
+    pub now: u32,
+    /// In the window before.
+    pub before: u32,
+}
+
+impl Share {
+    /// The same as seen from a later window.
+    pub fn in_window(self, window: u32) -> Share {
+        match window.wrapping_sub(self.window) {
+            0 => self,
+            1 => Share { window, now: 0, before: self.now },
+            _ => Share { window, now: 0, before: 0 },
+        }
+    }
+}
+
 pub struct PartitionLog {
     pub id: PartitionId,
     pub lane: LaneId,
@@ -70,6 +91,7 @@ pub struct PartitionLog {
     pub producers: Producers,
     /// End of the last run in the lane that counts here.
     pub included: Position,
+    pub share: Share,
     /// Deleted: kept until no file holds its runs.
     pub is_dropped: bool,
     /// `None` while nothing waits: of a hundred thousand partitions few are busy.
@@ -98,6 +120,7 @@ impl PartitionLog {
             epochs: Vec::new(),
             producers: Producers::default(),
             included: 0,
+            share: Share::default(),
             is_dropped: false,
             waiting: None,
         }

@@ -306,8 +306,10 @@ async fn start_shards(
     if let Err(failure) = control.commit(completed).await {
         return Err(Err(StartError::new(failure.text, "check the disk, then start the broker again")));
     }
+    let bounds = recovered.iter().filter_map(|recovered| recovered.batch_bytes_max);
+    let batch_bytes_max = bounds.min().unwrap_or(u32::MAX);
     for shard in &control.shards {
-        shard.send(ToShard::Serve);
+        shard.send(ToShard::Serve { batch_bytes_max });
     }
     control.gather(|message| matches!(message, ToControl::Listening { .. }), |_| ()).await?;
     Ok(recovered)

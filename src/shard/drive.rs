@@ -8,6 +8,7 @@ use std::rc::Rc;
 
 use super::LogRef;
 use super::control_runs::ControlRun;
+use super::ready::Ready;
 use crate::base::Map;
 use crate::journal::{Journal, Offline};
 use crate::lane::Lane;
@@ -19,7 +20,7 @@ pub(super) struct Drive {
     pub journal: Rc<Journal>,
     pub lanes: RefCell<BTreeMap<LaneId, Lane>>,
     /// Partitions with staged batches, in turn.
-    pub ready: RefCell<VecDeque<LogRef>>,
+    pub ready: RefCell<Ready<LogRef>>,
     pub control: RefCell<VecDeque<ControlRun>>,
     /// There is something to write.
     pub wake: Event,

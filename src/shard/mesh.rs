@@ -59,8 +59,8 @@ pub enum ToShard {
     Answer { id: u64, result: Result<AdminReply, Failure> },
     /// A socket whose client asked for this shard.
     Connection(Handover),
-    /// Every shard is ready and the metadata is durable: listen.
-    Serve,
+    /// Every shard is ready and the metadata is durable: listen. The bound is of all journals.
+    Serve { batch_bytes_max: u32 },
     /// Write the checkpoints and marks, then say `Stopped` and end.
     Stop,
 }
@@ -108,6 +108,8 @@ pub struct Recovered {
     pub segments: u64,
     pub bytes: u64,
     pub took_ms: u64,
+    /// Largest batch that each of the journals takes; `None` without journals.
+    pub batch_bytes_max: Option<u32>,
     /// Damage that was found; each text names place and cure.
     pub damages: Vec<String>,
 }

@@ -144,7 +144,9 @@ impl Shard {
             configs: Vec::new(),
         };
         if configs {
-            let (config, _) = topic.config(&self.settings.topic_defaults);
+            let (mut config, _) = topic.config(&self.settings.topic_defaults);
+            // Clients batch up to what they are told here: no more than every journal takes.
+            config.max_message_bytes = config.max_message_bytes.min(self.batch_bytes_max.get());
             let entries = config.entries(|key| topic.configs.contains_key(key)).into_iter();
             described.configs = entries
                 .map(|entry| ConfigEntry {
@@ -162,15 +164,15 @@ impl Shard {
         let id = PartitionId { topic: topic.id, partition: number };
         let partition = self.partition(id)?;
         let config = self.config(topic.id);
-        // A client batches up to what it is told here: no more than the journal takes.
-        let journal_max = u32::try_from(partition.batch_bytes_max()).unwrap_or(u32::MAX);
         let log = partition.log.borrow();
         Ok(Reply::Opened(Opened {
             partition: id,
             leader_epoch: log.leader_epoch(),
             log_start: log.log_start,
             high_watermark: log.visible_end,
-            batch_bytes_max: config.map_or(0, |config| config.max_message_bytes).min(journal_max),
+            batch_bytes_max: config
+                .map_or(0, |config| config.max_message_bytes)
+                .min(self.batch_bytes_max.get()),
         }))
     }
 }

@@ -15,6 +15,7 @@ mod mesh;
 mod metadata;
 mod produce;
 mod provision;
+mod ready;
 mod repair;
 mod replay;
 mod retention;
@@ -59,6 +60,8 @@ struct Shard {
     count: u32,
     broker_epoch: u64,
     settings: Settings,
+    /// Largest batch that every journal of the broker takes; known once it serves.
+    batch_bytes_max: Cell<u32>,
     peers: Vec<channel::Sender<ToShard>>,
     control: channel::Sender<ToControl>,
     image: RefCell<Image>,
@@ -110,13 +113,16 @@ pub async fn run(
             }
             ToShard::Answer { id, result } => shard.answer(id, result),
             ToShard::Connection(handover) => shard.adopt(handover),
-            ToShard::Serve => match shard.listen(listen).await {
-                Ok(()) => control.send(ToControl::Listening { shard: index }),
-                Err(error) => {
-                    let text = format!("cannot listen on {listen}: {error}");
-                    control.send(ToControl::Failed { shard: index, text });
+            ToShard::Serve { batch_bytes_max } => {
+                shard.batch_bytes_max.set(batch_bytes_max);
+                match shard.listen(listen).await {
+                    Ok(()) => control.send(ToControl::Listening { shard: index }),
+                    Err(error) => {
+                        let text = format!("cannot listen on {listen}: {error}");
+                        control.send(ToControl::Failed { shard: index, text });
+                    }
                 }
-            },
+            }
             ToShard::Stop => break,
         }
     }

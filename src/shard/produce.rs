@@ -8,6 +8,7 @@ use super::{Partition, Shard};
 use crate::api::{Acks, Done, Produce, Produced, Reply};
 use crate::format::block;
 use crate::format::frame;
+use crate::journal::Journal;
 use crate::lane::{Admission, Staged};
 use crate::model::{ErrorCode, Failure, Offset, PartitionId};
 use crate::record;
@@ -86,11 +87,13 @@ impl Shard {
                     Acks::None => (Vec::new(), Some(done)),
                     Acks::Leader | Acks::All => (vec![done], None),
                 };
-                self.take_room(produce.batch.len());
+                let bytes = produce.batch.len();
+                self.take_room(bytes);
                 let became_ready = log.stage(Staged { batch: produce.batch, info, append_time_ms, done });
+                let share = log.share;
                 drop(log);
                 if became_ready {
-                    partition.drive.ready.borrow_mut().push_back(partition.log.clone());
+                    partition.drive.ready.borrow_mut().push(partition.log.clone(), bytes, share);
                     partition.drive.wake.notify();
                 }
                 if let Some(done) = now {
@@ -133,7 +136,7 @@ impl Shard {
             let text = format!("the batch claims {} records; at most {BATCH_RECORDS_MAX}", info.record_count);
             return Err(Failure::new(ErrorCode::InvalidRecord, text));
         }
-        let most = partition.batch_bytes_max();
+        let most = batch_bytes_max(&partition.drive.journal);
         if produce.batch.len() > most {
             let text = format!(
                 "the batch has {} bytes; segments of {} bytes take at most {most}",
@@ -175,11 +178,9 @@ impl Shard {
     }
 }
 
-impl Partition {
-    /// Largest batch that still makes a frame of its journal, in bytes.
-    pub(super) fn batch_bytes_max(&self) -> usize {
-        self.drive.journal.frame_bytes_max() - frame::head_bytes(1) - block::length_of(1, 0)
-    }
+/// Largest batch that still makes a frame of the journal, in bytes.
+pub(super) fn batch_bytes_max(journal: &Journal) -> usize {
+    journal.frame_bytes_max() - frame::head_bytes(1) - block::length_of(1, 0)
 }
 
 fn produced(base_offset: Offset, log_append_time_ms: i64, log_start: Offset) -> Reply {

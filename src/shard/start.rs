@@ -69,6 +69,8 @@ pub(super) async fn start(
         shard.open_epoch(drive).await?;
     }
     recovered.partitions = shard.partitions.borrow().len() as u64;
+    let bounds = shard.drives.iter().map(|drive| super::produce::batch_bytes_max(&drive.journal));
+    recovered.batch_bytes_max = bounds.min().map(|bytes| u32::try_from(bytes).unwrap_or(u32::MAX));
     recovered.took_ms = rt.now().since(began).as_millis() as u64;
     Ok((shard, recovered))
 }
@@ -178,6 +180,7 @@ fn assemble(
         staged_bytes_max: (plan.memory_bytes as usize / 8).clamp(1 << 20, 256 << 20),
         default_config: Rc::new(plan.settings.topic_defaults.clone()),
         settings: plan.settings,
+        batch_bytes_max: Cell::new(u32::MAX),
         memory: Memory {
             incoming: Budget::new(connections_bytes),
             replies: Budget::new(connections_bytes),

@@ -14,7 +14,7 @@ use super::drive::{Drive, storage_failure};
 use crate::api::{Produced, Reply};
 use crate::format::block;
 use crate::format::frame::FrameKind;
-use crate::journal::{Growth, Offline, block_part};
+use crate::journal::{Growth, Offline, Turn, block_part};
 use crate::lane::compose::Placed;
 use crate::lane::{LanePlan, RunPlan};
 use crate::model::{LaneId, Position};
@@ -70,8 +70,8 @@ pub(super) async fn run(shard: Rc<Shard>, drive: Rc<Drive>) {
                 break;
             }
             wait_or_mark(&shard, &drive).await;
-        } else if !journal.may_submit() {
-            journal.changed.wait().await;
+        } else if !drive.has_work_for(journal.turn()) {
+            local::select2(drive.wake.wait(), journal.changed.wait()).await;
         } else if !write_one(&shard, &drive) {
             if shard.stopping.get() && drive.full.borrow().is_some() && !journal.is_zeroing() {
                 drive.give_up_control();
@@ -110,7 +110,7 @@ async fn wait_or_mark(shard: &Rc<Shard>, drive: &Rc<Drive>) {
 /// under way have ended; everything waits where it was, or, on a full disk, was refused.
 fn write_one(shard: &Rc<Shard>, drive: &Rc<Drive>) -> bool {
     let journal = &drive.journal;
-    let plan = drive.plan();
+    let plan = drive.plan(journal.turn() == Turn::Small);
     if plan.runs == 0 {
         return true;
     }
@@ -207,8 +207,23 @@ impl Shard {
 }
 
 impl Drive {
-    /// Takes turns over the ready partitions until the frame is full.
-    fn plan(&self) -> FramePlan {
+    /// Whether there is a write of this kind to be made.
+    fn has_work_for(&self, turn: Turn) -> bool {
+        let ready = self.ready.borrow();
+        match turn {
+            Turn::Any => true,
+            Turn::Small => ready.has_sparse() || !self.control.borrow().is_empty(),
+            Turn::Large => {
+                let staged = ready.front_of_round().map_or(0, |log| log.borrow().staged_bytes());
+                staged >= self.journal.large_write_bytes()
+            }
+            Turn::Nobody => false,
+        }
+    }
+
+    /// Takes turns over the ready partitions until the frame is full; `small`: only over the
+    /// sparse ones.
+    fn plan(&self, small: bool) -> FramePlan {
         let mut plan = FramePlan::default();
         let target = FRAME_BYTES.min(self.journal.frame_bytes_max() / 2);
         while plan.runs < CONTROL_RUNS_MAX && plan.bytes < target {
@@ -221,19 +236,23 @@ impl Drive {
             }
         }
         while plan.bytes < target {
-            let Some(log) = self.ready.borrow_mut().pop_front() else { break };
-            let room = (target - plan.bytes).min(TURN_BYTES);
-            let (lane, next_bytes) = {
+            let Some(log) = self.ready.borrow().front(small).cloned() else { break };
+            let (lane, next_bytes, share) = {
                 let log = log.borrow();
-                (log.lane, log.staged_next_bytes())
+                (log.lane, log.staged_next_bytes(), log.share)
             };
             if plan.runs > 0 && next_bytes + block::RUN_OVERHEAD_BYTES > target - plan.bytes {
-                self.ready.borrow_mut().push_front(log);
+                self.ready.borrow_mut().owe_round();
                 break;
             }
+            let is_alone = self.ready.borrow().len() == 1;
+            let room = (target - plan.bytes).min(if is_alone { usize::MAX } else { TURN_BYTES });
             let batches = log.borrow_mut().take_staged(room);
+            let bytes = batches.iter().map(|staged| staged.batch.len()).sum();
+            let mut ready = self.ready.borrow_mut();
+            log.borrow_mut().share = ready.pop(small, bytes, share);
             if log.borrow().staged_bytes() > 0 {
-                self.ready.borrow_mut().push_back(log.clone());
+                ready.push_back(log.clone());
             }
             if batches.is_empty() {
                 continue;
@@ -268,7 +287,7 @@ impl Drive {
 
     /// Refuses all that is staged: the disk is full, or the journal offline.
     fn refuse_staged(&self, shard: &Shard) {
-        let waiting = std::mem::take(&mut *self.ready.borrow_mut());
+        let waiting = self.ready.borrow_mut().take_all();
         for log in waiting {
             let lane = log.borrow().lane;
             let failure =

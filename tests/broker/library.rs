@@ -151,6 +151,33 @@ async fn produce(client: &Client, numbers: std::ops::Range<u64>, options: Produc
     producer.close().await;
 }
 
+#[test]
+fn full_batches_fit_small_segments() {
+    let folder = folder();
+    let small = ["--set", "segment.bytes=1MiB", "--set", "memory.bytes=64MiB"];
+    let mut broker = Broker::new(&folder.path().join("data"), 2, &small);
+    if !broker.start() {
+        return;
+    }
+    run(async {
+        let client = connect(&broker).await;
+        assert_eq!(create(&client.admin(), "t", 2).await, None);
+        let options = ProducerOptions { linger: Duration::from_secs(1), ..ProducerOptions::default() };
+        let producer = Producer::new(&client, options);
+        let mut deliveries = Vec::new();
+        for number in 0..100 {
+            deliveries.push(producer.send("t", record(number, 100_000)).await);
+        }
+        producer.flush().await;
+        for delivery in deliveries {
+            delivery.await.unwrap();
+        }
+        producer.close().await;
+        assert_eq!(consume(&client).await.values().map(Vec::len).sum::<usize>(), 100);
+    });
+    broker.stop();
+}
+
 /// Every record of the topic, by partition, in order.
 async fn consume(client: &Client) -> BTreeMap<u32, Vec<u64>> {
     let offsets = client.admin().offsets("t").await.unwrap();
