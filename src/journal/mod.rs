@@ -23,6 +23,7 @@ mod recover;
 mod rewrite;
 mod scan;
 mod segment;
+mod unproven;
 mod zero;
 
 pub use append::{FrameSlot, Growth, Offline, Then, Turn, block_part};

@@ -10,6 +10,7 @@ use super::flipped;
 use super::opening::{OpenError, Opening, has_reserve};
 use super::scan::{self, NoFrame, Scanner};
 use super::segment::{Index, Segment};
+use super::unproven::Unproven;
 use crate::base::align::align_up;
 use crate::format::block::Run;
 use crate::format::checkpoint::Checkpoint;
@@ -77,6 +78,7 @@ struct Walk<'a> {
     bytes: u64,
     damages: Vec<Damage>,
     unsealed: Vec<(Rc<Segment>, Address)>,
+    unproven: Unproven,
     replay: &'a mut dyn Replay,
 }
 
@@ -103,6 +105,7 @@ pub(super) async fn walk(
         bytes: 0,
         damages: Vec::new(),
         unsealed: Vec::new(),
+        unproven: Unproven::default(),
         replay,
     };
     if let Some(first) = walk.segments.first() {
@@ -173,6 +176,7 @@ impl Walk<'_> {
                     self.segments[self.at].first_chain.set(header.previous);
                 }
                 self.take(header, bytes);
+                self.unproven.push(&self.segments[self.at], header);
                 self.advance(header, scanner);
                 return Ok(true);
             }
@@ -463,6 +467,11 @@ impl Walk<'_> {
         if self.opening.rt.mutated("recover-without-flush") {
             return Ok(());
         }
+        self.unproven
+            .write_again()
+            .await
+            .map_err(self.opening.io("the last frames cannot be written again"))?;
+        self.opening.rt.step("recover.written_again");
         for segment in &self.segments {
             segment.file.flush().await.map_err(self.opening.io("a segment could not be flushed"))?;
         }

@@ -47,7 +47,7 @@ const PROCEDURES: [&str; 10] =
 const RARE: [(Option<&str>, &str); 8] = [
     (Some("remove.noted"), "recover.unlinked"),
     (Some("allocate.created"), "recover.removal_noted"),
-    (Some("twinlog.header_written"), "twinlog.copy_repaired"),
+    (Some("twinlog.header_written"), "twinlog.copy_written"),
     (None, "twinlog.snapshot_group_written"),
     (None, "twinlog.snapshot_flushed"),
     (None, "twinlog.snapshot_done"),

@@ -119,13 +119,15 @@ impl TwinLog {
         if let Some(unusable) = scan.unusable {
             return Err(unusable.into());
         }
-        for repair in &scan.repairs {
+        // What was written last is written again even if it reads well: after a flush that failed, the next
+        // one succeeds and does nothing. One copy after the other, so that a cut tears one.
+        for repair in scan.repairs.iter().chain(&scan.unproven) {
             let good = &contents[repair.slot][repair.source as usize..][..repair.bytes as usize];
             let mut buffer = rt.buffer(good.len());
             buffer.copy_from_slice(good);
-            let written = files[repair.slot].write_at(buffer.freeze(), repair.position).await;
+            let written = files[repair.slot].write_durable(buffer.freeze(), repair.position).await;
             written.map_err(failed(repair.slot))?;
-            rt.step("twinlog.copy_repaired");
+            rt.step("twinlog.copy_written");
         }
         for (slot, file) in files.iter().enumerate() {
             file.flush().await.map_err(failed(slot))?;

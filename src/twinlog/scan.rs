@@ -74,6 +74,8 @@ pub struct Scan {
     /// Set: nothing may be concluded from `records`.
     pub unusable: Option<Unusable>,
     pub(super) repairs: Vec<Repair>,
+    /// The current header and the last record, copy by copy: nothing proves that they are durable.
+    pub(super) unproven: Vec<Repair>,
     pub(super) current: usize,
     pub(super) generation: u64,
     pub(super) stamp: u64,
@@ -127,6 +129,11 @@ impl Scanner<'_> {
         self.scan.next_sequence = header.first_sequence;
         self.scan.end = HEADERS_BYTES;
         while self.group(current, &header)? {}
+        let block = BLOCK_BYTES as u64;
+        let second = Header::decode(self.seed, &self.files[current][BLOCK_BYTES..]) == Found::Good(header);
+        let source = if second { block } else { 0 };
+        let copies = [0, block].map(|position| Repair { slot: current, position, source, bytes: block });
+        self.scan.unproven.splice(..0, copies);
         Ok(())
     }
 
@@ -194,6 +201,9 @@ impl Scanner<'_> {
             self.region(slot, start + (copy * bytes) as u64, bytes as u64, meaning, good);
         }
         let bytes = bytes as u64;
+        let source = if copies[0] { start } else { start + bytes };
+        let again = [start, start + bytes].map(|position| Repair { slot, position, source, bytes });
+        self.scan.unproven = again.to_vec();
         if copies != [true, true] {
             let (bad, good) = if copies[0] { (start + bytes, start) } else { (start, start + bytes) };
             let last = !self.later_exists(slot, start + 2 * bytes, sequence.saturating_add(1));
