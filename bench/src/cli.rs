@@ -310,7 +310,7 @@ pub struct ServeNull {
     /// Bytes of files that are kept, of all shards.
     #[arg(long)]
     pub keep: u64,
-    /// Bytes of records that are kept in memory for fetches, of all shards.
+    /// Bytes of records that each shard keeps in memory for fetches: partitions need not be shared out evenly.
     #[arg(long, default_value_t = 0)]
     pub store: u64,
 }

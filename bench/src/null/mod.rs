@@ -68,7 +68,7 @@ async fn run(
         count: options.shards,
         partitions: options.partitions,
         sink,
-        store: Rc::new(Store::new((options.store / u64::from(options.shards)) as usize)),
+        store: Rc::new(Store::new(options.store as usize)),
         peers,
     });
     let listener = rt.listen(options.listen).await?;
