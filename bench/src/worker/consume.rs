@@ -19,6 +19,9 @@ use crate::values::stamp_of;
 /// How often a reader that gets nothing looks at the clock.
 const LOOK: Duration = Duration::from_millis(100);
 
+/// After so long without a record the rest is taken for lost.
+const SILENCE: Duration = Duration::from_secs(60);
+
 struct Reader {
     consumer: Consumer,
     window: Window,
@@ -76,8 +79,15 @@ impl Reader {
         for partition in 0..job.partitions {
             self.consumer.assign(&job.topic, partition, Position::Earliest);
         }
+        let mut heard_ns = now_ns();
         while !self.is_over() {
-            self.next().await;
+            if self.next().await.is_some() {
+                heard_ns = now_ns();
+            } else if now_ns().saturating_sub(heard_ns) > SILENCE.as_nanos() as u64 {
+                let (read, wanted) = (self.report.records_total, self.records_max);
+                self.fail(&format!("nothing came for {SILENCE:?}: {read} of {wanted} records were read"));
+                return;
+            }
         }
     }
 
