@@ -48,6 +48,13 @@ powerloss broker [--cuts 100] [--filesystem ext4|xfs] [--seed 1] [--folder DIR] 
 powerloss writer [--cuts 20] [--filesystem ext4|xfs] [--seed 1] [--folder DIR] [--flush yes|no]";
 
 fn main() {
+    // Not unwound: the end of a stack waits for its FUSE thread, which waits for what is still mounted.
+    let tell = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        tell(panic);
+        eprintln!("powerloss: failed; what it mounted stays to be looked at (mount, losetup --list)");
+        std::process::exit(1);
+    }));
     let words: Vec<String> = std::env::args().skip(1).collect();
     match words.first().map(String::as_str) {
         Some("broker") => broker::run(&Options::parse(&words[1..])),

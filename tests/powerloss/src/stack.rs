@@ -112,7 +112,7 @@ impl Stack {
 
 impl Drop for Stack {
     fn drop(&mut self) {
-        if self.device.is_some() && !std::thread::panicking() {
+        if self.device.is_some() {
             self.unmount();
         }
         drop(self.fuse.take());
