@@ -3,7 +3,7 @@
 //!
 //! Floor 0.
 
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::{BuildHasherDefault, Hash, Hasher};
 
 // The one place where the standard maps may be named: with a hasher that has no random state.
 #[allow(clippy::disallowed_types)]
@@ -47,4 +47,11 @@ impl Hasher for IdHasher {
         // The low bits select the bucket; fold the well mixed high bits into them.
         self.0 ^ (self.0 >> 32)
     }
+}
+
+/// What [`Map`] makes of a key, for tables whose elements hold their keys.
+pub fn hash_of(key: &impl Hash) -> u64 {
+    let mut hasher = IdHasher::default();
+    key.hash(&mut hasher);
+    hasher.finish()
 }

@@ -6,10 +6,11 @@
 pub mod align;
 pub mod crc;
 pub mod cursor;
+pub mod few;
 pub mod map;
 pub mod nearest;
-pub mod sparing;
 
 pub use cursor::{DecodeError, Reader};
+pub use few::Few;
 pub use map::{Map, Set};
 pub use nearest::nearest;

@@ -19,7 +19,7 @@
 //! text: length u16, UTF-8
 //! ```
 //!
-//! Partition form 0 is "one extent, from offset 0 at position 0, shift 0"; other forms are for
+//! Partition form 0 is "wholly in one lane"; other forms are for
 //! the moves of a later version.
 
 use std::collections::BTreeMap;
@@ -31,7 +31,7 @@ use crate::base::{DecodeError, Reader};
 use crate::model::{JournalId, LaneId, TopicId};
 
 const VERSION: u16 = 1;
-const PARTITION_ONE_EXTENT: u8 = 0;
+const PARTITION_IN_ONE_LANE: u8 = 0;
 /// More configuration keys than any topic can have.
 const CONFIGS_MAX: usize = 64;
 
@@ -97,7 +97,7 @@ impl Change {
             }
             Change::JournalCompleted { id } => out.extend_from_slice(&id.0.to_le_bytes()),
             Change::TopicCreated(topic) => {
-                out.extend_from_slice(&topic.id.0.to_le_bytes());
+                out.extend_from_slice(&topic.id.number().to_le_bytes());
                 out.extend_from_slice(&topic.created_ms.to_le_bytes());
                 put_text(out, &topic.name);
                 put_count(out, topic.configs.len());
@@ -108,10 +108,10 @@ impl Change {
                 put_partitions(out, &topic.partitions);
             }
             Change::TopicDeleted { id } | Change::TopicForgotten { id } => {
-                out.extend_from_slice(&id.0.to_le_bytes());
+                out.extend_from_slice(&id.number().to_le_bytes());
             }
             Change::TopicConfigured { id, configs } => {
-                out.extend_from_slice(&id.0.to_le_bytes());
+                out.extend_from_slice(&id.number().to_le_bytes());
                 put_count(out, configs.len());
                 for (key, value) in configs {
                     put_text(out, key);
@@ -122,7 +122,7 @@ impl Change {
                 }
             }
             Change::PartitionsAdded { id, partitions } => {
-                out.extend_from_slice(&id.0.to_le_bytes());
+                out.extend_from_slice(&id.number().to_le_bytes());
                 put_partitions(out, partitions);
             }
             Change::ProducerIds { next } => out.extend_from_slice(&next.to_le_bytes()),
@@ -178,9 +178,8 @@ fn put_count(out: &mut Vec<u8>, count: usize) {
 fn put_partitions(out: &mut Vec<u8>, partitions: &[Partition]) {
     put_count(out, partitions.len());
     for partition in partitions {
-        assert_eq!(*partition, Partition::in_lane(partition.extent().lane), "v1 has one whole extent");
-        out.push(PARTITION_ONE_EXTENT);
-        out.extend_from_slice(&partition.extent().lane.0.to_le_bytes());
+        out.push(PARTITION_IN_ONE_LANE);
+        out.extend_from_slice(&partition.lane.0.to_le_bytes());
     }
 }
 
@@ -189,7 +188,7 @@ fn read_partitions(reader: &mut Reader<'_>) -> Result<Vec<Partition>, RecordErro
     let mut partitions = Vec::with_capacity(count);
     for _ in 0..count {
         match reader.u8("partition form")? {
-            PARTITION_ONE_EXTENT => partitions.push(Partition::in_lane(LaneId(reader.u32("lane")?))),
+            PARTITION_IN_ONE_LANE => partitions.push(Partition { lane: LaneId(reader.u32("lane")?) }),
             form => return Err(RecordError::Newer { what: "partition form", number: form.into() }),
         }
     }
@@ -197,7 +196,7 @@ fn read_partitions(reader: &mut Reader<'_>) -> Result<Vec<Partition>, RecordErro
 }
 
 fn read_topic_id(reader: &mut Reader<'_>) -> Result<TopicId, DecodeError> {
-    Ok(TopicId(reader.u128("topic id")?))
+    Ok(TopicId::new(reader.u128("topic id")?))
 }
 
 fn read_config_count(reader: &mut Reader<'_>) -> Result<usize, DecodeError> {
@@ -225,8 +224,8 @@ mod tests {
     use super::*;
 
     fn samples() -> Vec<Change> {
-        let id = TopicId(7 << 100);
-        let partitions = vec![Partition::in_lane(LaneId(3)), Partition::in_lane(LaneId(4))];
+        let id = TopicId::new(7 << 100);
+        let partitions = vec![Partition { lane: LaneId(3) }, Partition { lane: LaneId(4) }];
         let configs = BTreeMap::from([("retention.ms".to_owned(), "1".to_owned())]);
         let topic =
             Topic { id, name: "t".into(), created_ms: 9, configs, partitions: Arc::new(partitions.clone()) };

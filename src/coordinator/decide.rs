@@ -230,7 +230,7 @@ impl Coordinator {
 
     fn new_topic_id(&self, random: &mut dyn FnMut() -> u64) -> TopicId {
         loop {
-            let id = TopicId(u128::from(random()) << 64 | u128::from(random()));
+            let id = TopicId::new(u128::from(random()) << 64 | u128::from(random()));
             if id != TopicId::default() && !self.image.knows_id(id) {
                 return id;
             }
@@ -247,14 +247,14 @@ impl Coordinator {
                 Failure::new(ErrorCode::NotController, "the broker is still starting").retry_after(100)
             );
         }
-        let start = id.0 as u64 % (journals.len() as u64 * u64::from(LANES_PER_JOURNAL));
+        let start = id.number() as u64 % (journals.len() as u64 * u64::from(LANES_PER_JOURNAL));
         let lane = |partition: u64| {
             let slot = (start + partition) as usize;
             let lanes = &journals[slot % journals.len()].lanes;
             lanes[slot / journals.len() % lanes.len()]
         };
         let partitions = u64::from(first)..u64::from(first) + u64::from(count);
-        Ok(partitions.map(|partition| Partition::in_lane(lane(partition))).collect())
+        Ok(partitions.map(|partition| Partition { lane: lane(partition) }).collect())
     }
 }
 

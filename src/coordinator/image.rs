@@ -145,7 +145,7 @@ impl Image {
     }
 
     fn check_lanes(&self, partitions: &[Partition]) -> Result<(), &'static str> {
-        let known = |partition: &Partition| (partition.extent().lane.0 as usize) < self.lanes.len();
+        let known = |partition: &Partition| (partition.lane.0 as usize) < self.lanes.len();
         require(partitions.iter().all(known), "partition in an unknown lane")
     }
 
@@ -230,7 +230,7 @@ impl Image {
     /// The lane that a living partition writes to.
     pub fn partition_lane(&self, partition: PartitionId) -> Option<LaneId> {
         let topic = self.topics.get(&partition.topic)?;
-        Some(topic.partitions.get(partition.partition as usize)?.extent().lane)
+        Some(topic.partitions.get(partition.partition as usize)?.lane)
     }
 
     /// In the order in which they were planned: shard `i` of `n` drives journals i, i+n, i+2n...

@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::model::topic_config::{ConfigError, TopicConfig};
-use crate::model::{JournalId, LaneId, Offset, Position, ProducerId, TopicId};
+use crate::model::{JournalId, LaneId, ProducerId, TopicId};
 
 /// Name of the metadata's twin log, in a folder of the same name in the data folder.
 pub const LOG_NAME: &str = "metadata";
@@ -88,31 +88,11 @@ pub struct Topic {
     pub partitions: Arc<Vec<Partition>>,
 }
 
-/// Where a partition's records lie: in v1 exactly one extent, later one more per move.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Partition {
-    pub extents: Box<[Extent]>,
-}
-
+/// Where a partition's records lie: wholly in one lane. The form of its record is numbered, for a
+/// version that moves partitions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Extent {
-    pub first_offset: Offset,
-    pub first_position: Position,
+pub struct Partition {
     pub lane: LaneId,
-    /// The exposed leader epoch is the lane's epoch plus this.
-    pub epoch_shift: i32,
-}
-
-impl Partition {
-    /// A partition that lies wholly in `lane`.
-    pub fn in_lane(lane: LaneId) -> Partition {
-        Partition { extents: Box::new([Extent { first_offset: 0, first_position: 0, lane, epoch_shift: 0 }]) }
-    }
-
-    /// The extent that is written now.
-    pub fn extent(&self) -> &Extent {
-        self.extents.last().expect("a partition has at least one extent: decode and create see to it")
-    }
 }
 
 impl Topic {

@@ -156,7 +156,7 @@ fn a_key_of_a_newer_broker_stays_until_it_is_unset() {
 fn a_key_that_cannot_be_read_costs_none_of_the_others() {
     let configs = [("from.the.future", "1"), ("max.message.bytes", "1"), ("retention.ms", "-1")];
     let topic = Topic {
-        id: TopicId(1),
+        id: TopicId::new(1),
         name: "t".to_owned(),
         created_ms: 0,
         configs: configs.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
@@ -177,10 +177,10 @@ fn partitions_go_round_the_journals_and_then_their_lanes() {
     let topic = image.topic_by_name("t").unwrap();
     let mut uses = vec![0; image.lane_count()];
     for (number, partition) in topic.partitions.iter().enumerate() {
-        let lane = partition.extent().lane;
+        let lane = partition.lane;
         uses[lane.0 as usize] += 1;
         let shard = image.shard_of(lane, 2).unwrap();
-        let previous = topic.partitions[number.saturating_sub(1)].extent().lane;
+        let previous = topic.partitions[number.saturating_sub(1)].lane;
         assert!(number == 0 || image.shard_of(previous, 2) != Some(shard), "neighbours share a shard");
         assert_eq!(image.journal_of(lane), Some(image.journals()[shard as usize].id));
     }

@@ -220,7 +220,7 @@ mod tests {
 
     #[test]
     fn blocks_round_trip_and_state_their_positions() {
-        let id = PartitionId { topic: TopicId(1), partition: 2 };
+        let id = PartitionId { topic: TopicId::new(1), partition: 2 };
         let mut bytes = vec![0xaa; length_of(1, 100)];
         let mut writer = BlockWriter::new(&mut bytes, 1000, 1);
         writer.run(Entry { length: 100, ..Entry::control(EntryKind::Data, id, 5) }, |payload, entry| {

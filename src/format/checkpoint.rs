@@ -91,7 +91,7 @@ pub struct SequenceRow {
 
 impl PartitionRow {
     pub fn encode(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&self.id.topic.0.to_le_bytes());
+        out.extend_from_slice(&self.id.topic.number().to_le_bytes());
         out.extend_from_slice(&self.id.partition.to_le_bytes());
         out.extend_from_slice(&self.lane.0.to_le_bytes());
         out.extend_from_slice(&(u32::from(self.dropped) * FLAG_DROPPED).to_le_bytes());
@@ -119,7 +119,7 @@ impl PartitionRow {
     }
 
     fn decode(r: &mut Reader<'_>) -> Result<PartitionRow, DecodeError> {
-        let topic = TopicId(r.u128("checkpoint topic id")?);
+        let topic = TopicId::new(r.u128("checkpoint topic id")?);
         let mut row = PartitionRow {
             id: PartitionId { topic, partition: r.u32("checkpoint partition")? },
             lane: LaneId(r.u32("checkpoint lane")?),

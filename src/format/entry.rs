@@ -71,7 +71,7 @@ pub fn payload_crc(id: PartitionId, payload: &[u8]) -> u32 {
 
 /// The part of [`payload_crc`] that covers the identity; continue it with `crc::append`.
 pub fn identity_crc(id: PartitionId) -> u32 {
-    crc::append(crc::crc32c(&id.topic.0.to_le_bytes()), &id.partition.to_le_bytes())
+    crc::append(crc::crc32c(&id.topic.number().to_le_bytes()), &id.partition.to_le_bytes())
 }
 
 impl Entry {
@@ -99,7 +99,7 @@ impl Entry {
         out[1] = VERSION;
         out[2..4].copy_from_slice(&self.flags.to_le_bytes());
         out[4..8].copy_from_slice(&self.id.partition.to_le_bytes());
-        out[8..24].copy_from_slice(&self.id.topic.0.to_le_bytes());
+        out[8..24].copy_from_slice(&self.id.topic.number().to_le_bytes());
         out[24..32].copy_from_slice(&self.first_offset.to_le_bytes());
         out[32..40].copy_from_slice(&self.last_offset.to_le_bytes());
         out[40..48].copy_from_slice(&self.first_position.to_le_bytes());
@@ -125,7 +125,7 @@ impl Entry {
         }
         let flags = r.u16("entry flags")?;
         let partition = r.u32("entry partition")?;
-        let topic = TopicId(r.u128("entry topic id")?);
+        let topic = TopicId::new(r.u128("entry topic id")?);
         let entry = Entry {
             kind,
             flags,
@@ -167,7 +167,7 @@ mod tests {
 
     #[test]
     fn every_flipped_bit_of_an_entry_is_noticed() {
-        let id = PartitionId { topic: TopicId(7), partition: 3 };
+        let id = PartitionId { topic: TopicId::new(7), partition: 3 };
         let entry =
             Entry { length: 5, crc: payload_crc(id, b"hello"), ..Entry::control(EntryKind::Data, id, 9) };
         let bytes = entry.encode();

@@ -141,7 +141,7 @@ impl SegmentIndex {
             out.extend_from_slice(&(count as u32).to_le_bytes());
         }
         for row in &self.rows {
-            out.extend_from_slice(&row.id.topic.0.to_le_bytes());
+            out.extend_from_slice(&row.id.topic.number().to_le_bytes());
             out.extend_from_slice(&row.id.partition.to_le_bytes());
             out.extend_from_slice(&row.first_run.to_le_bytes());
             out.extend_from_slice(&row.run_count.to_le_bytes());
@@ -183,7 +183,7 @@ impl SegmentIndex {
         };
         let mut next_run = 0u32;
         for _ in 0..partitions {
-            let topic = TopicId(r.u128("footer topic id")?);
+            let topic = TopicId::new(r.u128("footer topic id")?);
             let id = PartitionId { topic, partition: r.u32("footer partition")? };
             let row = Row { id, first_run: r.u32("footer run")?, run_count: r.u32("footer run count")? };
             let in_order = index.rows.last().is_none_or(|last: &Row| last.id < id);
@@ -232,7 +232,7 @@ mod tests {
 
     #[test]
     fn a_footer_round_trips_and_finds_its_runs() {
-        let id = |partition| PartitionId { topic: TopicId(5), partition };
+        let id = |partition| PartitionId { topic: TopicId::new(5), partition };
         let run = |first_offset| RunRef {
             first_offset,
             max_timestamp: 7,

@@ -89,7 +89,7 @@ impl Record {
             }
             Record::AcceptedRange { id, first, last } => {
                 out.push(9);
-                out.extend_from_slice(&id.topic.0.to_le_bytes());
+                out.extend_from_slice(&id.topic.number().to_le_bytes());
                 out.extend_from_slice(&id.partition.to_le_bytes());
                 out.extend_from_slice(&first.to_le_bytes());
                 out.extend_from_slice(&last.to_le_bytes());
@@ -123,7 +123,7 @@ impl Record {
             7 => Record::Checkpoint { generation: r.u64("generation")?, replay: r.u64("replay segment")? },
             8 => Record::AcceptedFrames { from: address(&mut r)?, to: address(&mut r)? },
             9 => Record::AcceptedRange {
-                id: PartitionId { topic: TopicId(r.u128("topic id")?), partition: r.u32("partition")? },
+                id: PartitionId { topic: TopicId::new(r.u128("topic id")?), partition: r.u32("partition")? },
                 first: r.i64("first offset")?,
                 last: r.i64("last offset")?,
             },

@@ -192,7 +192,7 @@ mod tests {
             let at = head + index * length;
             let mut writer = block::BlockWriter::new(&mut bytes[at..at + length], 1000, 2);
             for partition in 0..2 {
-                let id = PartitionId { topic: TopicId(7), partition };
+                let id = PartitionId { topic: TopicId::new(7), partition };
                 let entry = Entry { length: 30, ..Entry::control(EntryKind::Data, id, 5) };
                 writer.run(entry, |payload, entry| {
                     payload.fill(9);

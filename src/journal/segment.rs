@@ -6,7 +6,10 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use super::ahead::Ahead;
-use crate::base::{Map, sparing};
+use hashbrown::HashTable;
+
+use crate::base::Few;
+use crate::base::map::hash_of;
 use crate::format::footer::{self, BlockRef, RunRef, SegmentIndex};
 use crate::format::manifest::Role;
 use crate::model::PartitionId;
@@ -39,30 +42,48 @@ pub(super) enum Index {
 /// The index of a segment that still grows.
 #[derive(Default)]
 pub(super) struct OpenIndex {
-    pub partitions: Map<PartitionId, Vec<RunRef>>,
+    /// In the order in which they came.
+    rows: Vec<Row>,
+    /// Places in `rows`, by id.
+    places: HashTable<u32>,
     pub run_count: usize,
     pub blocks: Vec<BlockRef>,
 }
 
+/// The runs of a partition. Of a hundred thousand partitions most have one in a segment.
+struct Row {
+    id: PartitionId,
+    runs: Few<RunRef>,
+}
+
 impl OpenIndex {
     pub fn push(&mut self, id: PartitionId, run: RunRef) {
-        sparing::push(self.partitions.entry(id).or_default(), run);
         self.run_count += 1;
+        let next = self.rows.len() as u32;
+        let rows = &self.rows;
+        let is_it = |at: &u32| rows[*at as usize].id == id;
+        let entry = self.places.entry(hash_of(&id), is_it, |at| hash_of(&rows[*at as usize].id));
+        let at = *entry.or_insert(next).get();
+        if at == next {
+            self.rows.push(Row { id, runs: Few::None });
+        }
+        self.rows[at as usize].runs.push(run);
+    }
+
+    fn runs(&self, id: PartitionId) -> &[RunRef] {
+        let place = self.places.find(hash_of(&id), |at| self.rows[*at as usize].id == id);
+        place.map_or(&[], |at| &self.rows[*at as usize].runs)
     }
 
     /// Bytes of the footer if this much is added.
     pub fn footer_bytes(&self, partitions: usize, runs: usize, blocks: usize) -> usize {
-        footer::bytes_of(
-            self.partitions.len() + partitions,
-            self.run_count + runs,
-            self.blocks.len() + blocks,
-        )
+        footer::bytes_of(self.rows.len() + partitions, self.run_count + runs, self.blocks.len() + blocks)
     }
 
     pub fn seal(&self) -> SegmentIndex {
-        let mut ids: Vec<_> = self.partitions.keys().copied().collect();
-        ids.sort_unstable();
-        SegmentIndex::build(ids.into_iter().map(|id| (id, &self.partitions[&id][..])), self.blocks.clone())
+        let mut rows: Vec<_> = self.rows.iter().collect();
+        rows.sort_unstable_by_key(|row| row.id);
+        SegmentIndex::build(rows.into_iter().map(|row| (row.id, &row.runs[..])), self.blocks.clone())
     }
 }
 
@@ -106,7 +127,7 @@ impl Segment {
             visit(id, runs);
         };
         match &*self.index.borrow() {
-            Index::Open(open) => open.partitions.iter().for_each(|(id, runs)| visit(*id, runs)),
+            Index::Open(open) => open.rows.iter().for_each(|row| visit(row.id, &row.runs)),
             Index::Loaded(index) => {
                 index.partitions().for_each(|(id, runs)| note(id, runs));
                 self.oldest_retention.set(Some(oldest));
@@ -118,7 +139,7 @@ impl Segment {
     /// Calls `visit` with the runs of a partition if they are in memory.
     pub fn with_runs<T>(&self, id: PartitionId, visit: impl FnOnce(&[RunRef]) -> T) -> Option<T> {
         match &*self.index.borrow() {
-            Index::Open(open) => Some(visit(open.partitions.get(&id).map_or(&[], |runs| &runs[..]))),
+            Index::Open(open) => Some(visit(open.runs(id))),
             Index::Loaded(index) => Some(visit(index.runs(id))),
             Index::OnDisk => None,
         }

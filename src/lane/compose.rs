@@ -3,11 +3,8 @@
 //!
 //! Floor 3. Owner: a shard.
 
-use std::cell::RefCell;
-use std::rc::Rc;
-
-use super::partition::{PartitionLog, Staged};
-use super::{Lane, producers::Sequence};
+use super::partition::Staged;
+use super::{Lane, LogRef, producers::Sequence};
 use crate::format::block::{self, BlockWriter, Run};
 use crate::format::entry::{self, Entry, EntryKind};
 use crate::model::Offset;
@@ -15,8 +12,8 @@ use crate::record;
 
 /// What one run of the block will hold.
 pub enum RunPlan {
-    Data { partition: Rc<RefCell<PartitionLog>>, batches: Vec<Staged> },
-    Control { entry: Entry, payload: Vec<u8>, partition: Option<Rc<RefCell<PartitionLog>>> },
+    Data { partition: LogRef, batches: Vec<Staged> },
+    Control { entry: Entry, payload: Vec<u8>, partition: Option<LogRef> },
 }
 
 impl RunPlan {
@@ -36,7 +33,7 @@ pub struct LanePlan {
 
 /// A batch that was placed: to be acknowledged when its block is durable.
 pub struct Placed {
-    pub partition: Rc<RefCell<PartitionLog>>,
+    pub partition: LogRef,
     pub end_offset: Offset,
     pub batches: Vec<(Staged, Offset)>,
 }
@@ -99,7 +96,7 @@ fn control_run(writer: &mut BlockWriter<'_>, entry: Entry, payload: &[u8]) -> Ru
 fn data_run(
     writer: &mut BlockWriter<'_>,
     lane: &Lane,
-    partition: Rc<RefCell<PartitionLog>>,
+    partition: LogRef,
     batches: Vec<Staged>,
     clock: Clock,
 ) -> (Run, Placed) {
@@ -114,7 +111,7 @@ fn data_run(
         exposed_epoch,
         length: u32::try_from(length).expect("runs are bounded by the frame"),
         append_time: clock.wall_ms,
-        ..Entry::control(EntryKind::Data, log.id, first_offset)
+        ..Entry::control(EntryKind::Data, partition.id, first_offset)
     };
     let run = writer.run(entry, |out, entry| {
         let mut at = 0;

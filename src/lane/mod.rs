@@ -5,10 +5,12 @@
 //! block is composed or replayed, never when a batch is merely staged.
 
 pub mod compose;
+pub mod logs;
 pub mod partition;
 pub mod producers;
 
 pub use compose::{LanePlan, RunPlan};
+pub use logs::{LogRef, Logs, SharedLog};
 pub use partition::{Admission, PartitionLog, Share, Staged};
 pub use producers::Producers;
 

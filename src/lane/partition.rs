@@ -9,10 +9,10 @@ use bytes::Bytes;
 
 use super::producers::{self, Producers, Sequence, Verdict, WINDOW};
 use crate::api::Done;
-use crate::base::sparing;
+use crate::base::Few;
 use crate::format::checkpoint::PartitionRow;
 use crate::format::{Entry, EntryKind};
-use crate::model::{ErrorCode, Failure, LaneId, Offset, PartitionId, Position};
+use crate::model::{ErrorCode, Failure, Offset, Position};
 use crate::record::{self, BatchInfo};
 use crate::rt::local::Event;
 
@@ -77,17 +77,22 @@ impl Share {
     }
 }
 
+/// Where an exposed leader epoch began (KIP-101). Packed: every partition has one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C, packed(4))]
+struct EpochStart {
+    epoch: i32,
+    offset: Offset,
+}
+
 pub struct PartitionLog {
-    pub id: PartitionId,
-    pub lane: LaneId,
     /// Offset of the next record to be appended (log end offset).
     pub next_offset: Offset,
     pub log_start: Offset,
     /// High watermark: consumers see what lies below.
     pub visible_end: Offset,
     pub max_timestamp: i64,
-    /// Exposed leader epochs and the offset each began at (KIP-101).
-    pub epochs: Vec<(i32, Offset)>,
+    epochs: Few<EpochStart>,
     pub producers: Producers,
     /// End of the last run in the lane that counts here.
     pub included: Position,
@@ -108,16 +113,14 @@ struct Waiting {
     refused: Vec<Refused>,
 }
 
-impl PartitionLog {
-    pub fn new(id: PartitionId, lane: LaneId) -> PartitionLog {
+impl Default for PartitionLog {
+    fn default() -> PartitionLog {
         PartitionLog {
-            id,
-            lane,
             next_offset: 0,
             log_start: 0,
             visible_end: 0,
             max_timestamp: -1,
-            epochs: Vec::new(),
+            epochs: Few::None,
             producers: Producers::default(),
             included: 0,
             share: Share::default(),
@@ -125,32 +128,35 @@ impl PartitionLog {
             waiting: None,
         }
     }
+}
 
-    pub fn from_row(row: &PartitionRow) -> PartitionLog {
+impl PartitionLog {
+    pub(super) fn from_row(row: &PartitionRow) -> PartitionLog {
+        let epochs = row.epochs.iter().map(|(epoch, offset)| EpochStart { epoch: *epoch, offset: *offset });
         PartitionLog {
             next_offset: row.next_offset,
             log_start: row.log_start,
             visible_end: row.next_offset,
             max_timestamp: row.max_timestamp,
-            epochs: row.epochs.clone(),
+            epochs: epochs.collect(),
             producers: Producers::from_rows(&row.producers),
             included: row.included,
             is_dropped: row.dropped,
-            ..PartitionLog::new(row.id, row.lane)
+            ..PartitionLog::default()
         }
     }
 
-    pub fn row(&self) -> PartitionRow {
+    /// The row but for what [`SharedLog`](super::SharedLog) knows: the partition's id and lane.
+    pub(super) fn row(&self) -> PartitionRow {
         PartitionRow {
-            id: self.id,
-            lane: self.lane,
             dropped: self.is_dropped,
             included: self.included,
             next_offset: self.next_offset,
             log_start: self.log_start,
             max_timestamp: self.max_timestamp,
-            epochs: self.epochs.clone(),
+            epochs: self.epochs.iter().map(|start| (start.epoch, start.offset)).collect(),
             producers: self.producers.rows(),
+            ..PartitionRow::default()
         }
     }
 
@@ -261,6 +267,10 @@ impl PartitionLog {
     pub fn stage(&mut self, staged: Staged) -> bool {
         let waiting = self.waiting();
         waiting.staged_bytes += staged.batch.len();
+        if waiting.staged.is_empty() {
+            // Of ten thousand partitions that wait most have one batch.
+            waiting.staged.reserve_exact(1);
+        }
         waiting.staged.push_back(staged);
         waiting.staged.len() == 1
     }
@@ -326,13 +336,17 @@ impl PartitionLog {
     }
 
     pub fn open_epoch(&mut self, epoch: i32) {
-        if self.epochs.last().is_none_or(|(last, _)| *last < epoch) {
-            sparing::push(&mut self.epochs, (epoch, self.next_offset));
+        self.begin_epoch(epoch, self.next_offset);
+    }
+
+    fn begin_epoch(&mut self, epoch: i32, offset: Offset) {
+        if self.epochs.last().is_none_or(|last| last.epoch < epoch) {
+            self.epochs.push(EpochStart { epoch, offset });
         }
     }
 
     pub fn leader_epoch(&self) -> i32 {
-        self.epochs.last().map_or(0, |(epoch, _)| *epoch)
+        self.epochs.last().map_or(0, |last| last.epoch)
     }
 
     /// Counts a run that was composed, or replays one above the checkpoint. `payload` is `None` if its bytes do not verify: then its
@@ -359,9 +373,7 @@ impl PartitionLog {
     }
 
     fn replay_data(&mut self, entry: &Entry, payload: Option<&[u8]>, uptime_ms: u64) {
-        if self.epochs.last().is_none_or(|(epoch, _)| *epoch < entry.exposed_epoch) {
-            sparing::push(&mut self.epochs, (entry.exposed_epoch, entry.first_offset));
-        }
+        self.begin_epoch(entry.exposed_epoch, entry.first_offset);
         for batch in record::batches(payload.unwrap_or_default()) {
             let Ok(batch) = batch else { break };
             let (base, end) = (batch.base_offset(), batch.next_offset());

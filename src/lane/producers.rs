@@ -3,7 +3,7 @@
 //!
 //! Floor 3. Owner: the partition. Sequences wrap from 2^31 - 1 to 0.
 
-use crate::base::sparing;
+use crate::base::Few;
 use crate::format::checkpoint::{ProducerRow, SequenceRow};
 use crate::model::{ErrorCode, Failure, Offset, ProducerId};
 use crate::record::ProducerStamp;
@@ -59,19 +59,20 @@ struct Producer {
     active_uptime_ms: u64,
     epoch: i16,
     last: SequenceRow,
-    /// Of the same epoch; empty, and without memory, for the many that sent one batch.
-    before: Vec<SequenceRow>,
+    /// Of the same epoch, the oldest first; most have sent one batch.
+    #[allow(clippy::box_collection)] // A thin pointer for something that most have not.
+    before: Option<Box<Vec<SequenceRow>>>,
 }
 
 impl Producer {
     fn batches(&self) -> impl Iterator<Item = &SequenceRow> {
-        self.before.iter().chain(std::iter::once(&self.last))
+        self.before.iter().flat_map(|before| before.iter()).chain(std::iter::once(&self.last))
     }
 }
 
-/// In order of their ids: most partitions have one or a few, and memory for no more.
+/// In order of their ids: most partitions have one or a few.
 #[derive(Clone, Debug, Default)]
-pub struct Producers(Vec<Producer>);
+pub struct Producers(Few<Producer>);
 
 impl Producers {
     /// Judges `sequence` against what was appended. A producer that is not known may begin anywhere:
@@ -103,8 +104,8 @@ impl Producers {
         let at = match self.find(id) {
             Ok(at) => at,
             Err(at) => {
-                let producer = Producer { id, active_uptime_ms: uptime_ms, epoch, last, before: Vec::new() };
-                sparing::insert(&mut self.0, at, producer);
+                let producer = Producer { id, active_uptime_ms: uptime_ms, epoch, last, before: None };
+                self.0.insert(at, producer);
                 return;
             }
         };
@@ -113,13 +114,14 @@ impl Producers {
         let before = std::mem::replace(&mut producer.last, last);
         if producer.epoch != epoch {
             producer.epoch = epoch;
-            producer.before = Vec::new();
+            producer.before = None;
             return;
         }
-        if producer.before.len() == WINDOW - 1 {
-            producer.before.remove(0);
+        let all = producer.before.get_or_insert_default();
+        if all.len() == WINDOW - 1 {
+            all.remove(0);
         }
-        producer.before.push(before);
+        all.push(before);
     }
 
     pub fn forget(&mut self, id: ProducerId) {
@@ -129,7 +131,7 @@ impl Producers {
     }
 
     pub fn clear(&mut self) {
-        self.0 = Vec::new();
+        self.0 = Few::None;
     }
 
     pub fn is_empty(&self) -> bool {
@@ -155,18 +157,18 @@ impl Producers {
     pub fn from_rows(rows: &[ProducerRow]) -> Producers {
         let producer = |row: &ProducerRow| {
             let (last, before) = row.batches.split_last()?;
+            let before = &before[before.len().saturating_sub(WINDOW - 1)..];
             Some(Producer {
                 id: row.id,
                 active_uptime_ms: row.active_uptime_ms,
                 epoch: row.epoch,
                 last: *last,
-                before: before[before.len().saturating_sub(WINDOW - 1)..].to_vec(),
+                before: (!before.is_empty()).then(|| Box::new(before.to_vec())),
             })
         };
         let mut producers: Vec<_> = rows.iter().filter_map(producer).collect();
         producers.sort_unstable_by_key(|producer| producer.id);
-        producers.shrink_to_fit();
-        Producers(producers)
+        Producers(producers.into_iter().collect())
     }
 }
 

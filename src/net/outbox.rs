@@ -101,7 +101,12 @@ impl Order {
                 return None;
             }
             self.first += 1;
-            self.waiting.pop_front().flatten()
+            let reply = self.waiting.pop_front().flatten();
+            if self.waiting.is_empty() {
+                // Of a hundred thousand handles few have a request under way.
+                self.waiting = VecDeque::new();
+            }
+            reply
         })
     }
 }

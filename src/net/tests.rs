@@ -17,7 +17,7 @@ use crate::wire::{
     Request as Ask, TopicRef, encode_produce_prefix,
 };
 
-const PARTITION: PartitionId = PartitionId { topic: TopicId(9), partition: 0 };
+const PARTITION: PartitionId = PartitionId { topic: TopicId::new(9), partition: 0 };
 
 struct Shard {
     incoming: Rc<Budget>,
@@ -61,7 +61,7 @@ impl Service for Shard {
                 batch_bytes_max: 1000,
             }))),
             Request::Admin(_) => {
-                let reply = AdminReply::TopicCreated { id: TopicId(1), partitions: 1 };
+                let reply = AdminReply::TopicCreated { id: TopicId::new(1), partitions: 1 };
                 done(Ok(ApiReply::Admin(reply)));
             }
             other => self.held.borrow_mut().push_back((other, done)),
@@ -148,7 +148,7 @@ impl Client {
     }
 
     async fn open(&mut self, corr: u32) -> u32 {
-        self.send(&Ask::Open { topic: TopicRef::Id(TopicId(9)), partition: 0 }, corr, 0).await;
+        self.send(&Ask::Open { topic: TopicRef::Id(TopicId::new(9)), partition: 0 }, corr, 0).await;
         match self.reply().await {
             Some((_, Reply::Open(opened))) => opened.handle,
             other => panic!("{other:?}"),

@@ -17,6 +17,8 @@ use crate::base::align::{BLOCK_BYTES, align_up};
 const POOLED_BYTES_MAX: usize = 1 << 20;
 /// Idle memory that one executor's pool keeps.
 const IDLE_BYTES_MAX: usize = 32 << 20;
+/// Freed by one call of [`Pool::trim`]: unmapping takes time, and a caller's step is short.
+const TRIM_BYTES: usize = 4 << 20;
 
 /// The idle buffers of one executor.
 pub(super) struct Pool {
@@ -25,13 +27,21 @@ pub(super) struct Pool {
 
 struct Idle {
     /// By number of pages - 1.
-    by_pages: Vec<Vec<DmaBuffer>>,
+    by_pages: Vec<Class>,
     bytes: usize,
+}
+
+/// Idle buffers of one size.
+#[derive(Default)]
+struct Class {
+    buffers: Vec<DmaBuffer>,
+    /// So many were idle all the time since the last trim.
+    spare: usize,
 }
 
 impl Pool {
     pub(super) fn new() -> Rc<Pool> {
-        let by_pages = (0..POOLED_BYTES_MAX / BLOCK_BYTES).map(|_| Vec::new()).collect();
+        let by_pages = (0..POOLED_BYTES_MAX / BLOCK_BYTES).map(|_| Class::default()).collect();
         Rc::new(Pool { idle: RefCell::new(Idle { by_pages, bytes: 0 }) })
     }
 
@@ -48,11 +58,17 @@ impl Pool {
         BufMut { buffer: Some(buffer), pool: self.clone() }
     }
 
+    /// Frees some of the buffers that nobody asked for since the last call: a load of large frames leaves
+    /// behind what a load of small ones never takes.
+    pub(super) fn trim(&self) {
+        self.idle.borrow_mut().trim(TRIM_BYTES);
+    }
+
     /// Frees the idle buffers.
     #[cfg(feature = "sim")]
     pub(super) fn clear(&self) {
         let mut idle = self.idle.borrow_mut();
-        idle.by_pages.iter_mut().for_each(Vec::clear);
+        idle.by_pages.fill_with(Class::default);
         idle.bytes = 0;
     }
 
@@ -61,16 +77,29 @@ impl Pool {
         let mut idle = self.idle.borrow_mut();
         if bytes <= POOLED_BYTES_MAX && idle.bytes + bytes <= IDLE_BYTES_MAX {
             idle.bytes += bytes;
-            idle.by_pages[bytes / BLOCK_BYTES - 1].push(buffer);
+            idle.by_pages[bytes / BLOCK_BYTES - 1].buffers.push(buffer);
         }
     }
 }
 
 impl Idle {
     fn take(&mut self, bytes: usize) -> Option<DmaBuffer> {
-        let buffer = self.by_pages.get_mut(bytes / BLOCK_BYTES - 1)?.pop()?;
+        let class = self.by_pages.get_mut(bytes / BLOCK_BYTES - 1)?;
+        let buffer = class.buffers.pop()?;
+        class.spare = class.spare.min(class.buffers.len());
         self.bytes -= bytes;
         Some(buffer)
+    }
+
+    fn trim(&mut self, bytes_max: usize) {
+        let mut left = bytes_max;
+        for (pages, class) in (1..).zip(&mut self.by_pages) {
+            let freed = class.spare.min(left / (pages * BLOCK_BYTES));
+            class.buffers.truncate(class.buffers.len() - freed);
+            left -= freed * pages * BLOCK_BYTES;
+            class.spare = class.buffers.len();
+        }
+        self.bytes -= bytes_max - left;
     }
 }
 
@@ -218,5 +247,22 @@ mod tests {
         assert_eq!(pool.idle.borrow().bytes, IDLE_BYTES_MAX);
         drop(pool.take(3 << 20));
         assert_eq!(pool.idle.borrow().bytes, IDLE_BYTES_MAX);
+    }
+
+    #[test]
+    fn what_nobody_asks_for_is_freed() {
+        let pool = Pool::new();
+        let taken: Vec<_> = (0..8).map(|_| pool.take(1 << 20)).collect();
+        drop(taken);
+        pool.trim();
+        assert_eq!(pool.idle.borrow().bytes, 8 << 20, "they were in use since the last time");
+        drop((0..3).map(|_| pool.take(1 << 20)).collect::<Vec<_>>());
+        pool.trim();
+        assert_eq!(pool.idle.borrow().bytes, 4 << 20, "a call frees this much");
+        drop((0..3).map(|_| pool.take(1 << 20)).collect::<Vec<_>>());
+        pool.trim();
+        assert_eq!(pool.idle.borrow().bytes, 3 << 20, "three were in use");
+        pool.trim();
+        assert_eq!(pool.idle.borrow().bytes, 0);
     }
 }

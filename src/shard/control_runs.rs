@@ -3,9 +3,9 @@
 //!
 //! Floor 5. Owner: the shard.
 
-use super::LogRef;
 use crate::format::{Entry, EntryKind};
 use crate::journal::Offline;
+use crate::lane::LogRef;
 use crate::model::{LaneId, Offset, PartitionId, ProducerId};
 
 /// Producers that one run forgets.
@@ -24,13 +24,9 @@ pub(super) struct ControlRun {
 
 impl ControlRun {
     fn of(log: &LogRef, kind: EntryKind, offset: Offset, payload: Vec<u8>, durable: Durable) -> ControlRun {
-        let (lane, id) = {
-            let log = log.borrow();
-            (log.lane, log.id)
-        };
         ControlRun {
-            lane,
-            entry: Entry::control(kind, id, offset),
+            lane: log.lane,
+            entry: Entry::control(kind, log.id, offset),
             payload,
             partition: Some(log.clone()),
             durable,

@@ -6,13 +6,11 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
-use super::LogRef;
 use super::control_runs::ControlRun;
 use super::ready::Ready;
-use crate::base::Map;
 use crate::journal::{Journal, Offline};
-use crate::lane::Lane;
-use crate::model::{ErrorCode, Failure, LaneId, PartitionId};
+use crate::lane::{Lane, LogRef, Logs};
+use crate::model::{ErrorCode, Failure, LaneId};
 use crate::rt::Rt;
 use crate::rt::local::Event;
 
@@ -34,7 +32,7 @@ pub(super) struct Drive {
     /// The write loop has ended; nothing more is composed.
     pub is_written_out: Cell<bool>,
     /// Deleted partitions of which some file may still hold runs.
-    pub dropped: RefCell<Map<PartitionId, LogRef>>,
+    pub dropped: RefCell<Logs>,
     /// Counts deaths (log start raised, topic dropped): segments surveyed before are out of date.
     pub deaths: Cell<u64>,
     /// Why produce is refused until space comes back.
@@ -53,7 +51,7 @@ impl Drive {
         rt: &Rt,
         journal: Rc<Journal>,
         lanes: BTreeMap<LaneId, Lane>,
-        dropped: Map<PartitionId, LogRef>,
+        dropped: Logs,
         uptime_before_ms: u64,
     ) -> Rc<Drive> {
         Rc::new(Drive {

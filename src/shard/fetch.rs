@@ -51,8 +51,8 @@ impl Shard {
     fn watch_partitions(&self, fetch: &Fetch, watch: &(u64, Event)) {
         let partitions = self.partitions.borrow();
         for wanted in &fetch.partitions {
-            if let Some(partition) = partitions.get(&wanted.partition) {
-                partition.log.borrow_mut().watch(watch.clone());
+            if let Some(log) = partitions.get(wanted.partition) {
+                log.borrow_mut().watch(watch.clone());
             }
         }
     }
@@ -60,8 +60,8 @@ impl Shard {
     fn unwatch(&self, fetch: &Fetch, number: u64) {
         let partitions = self.partitions.borrow();
         for wanted in &fetch.partitions {
-            if let Some(partition) = partitions.get(&wanted.partition) {
-                partition.log.borrow_mut().unwatch(number);
+            if let Some(log) = partitions.get(wanted.partition) {
+                log.borrow_mut().unwatch(number);
             }
         }
     }

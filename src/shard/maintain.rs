@@ -143,15 +143,11 @@ impl Maintenance {
             lanes: self.drive.lanes.borrow().values().map(|lane| lane.row()).collect(),
             partitions: Vec::new(),
         });
-        let mut logs: Vec<_> = {
-            let partitions = self.shard.partitions.borrow();
-            let here = partitions.values().filter(|partition| Rc::ptr_eq(&partition.drive, &self.drive));
-            here.map(|partition| partition.log.clone()).collect()
-        };
-        logs.extend(self.drive.dropped.borrow().values().cloned());
-        logs.sort_unstable_by_key(|log| log.borrow().id);
+        let mut logs = self.shard.logs_of(&self.drive);
+        logs.extend(self.drive.dropped.borrow().iter().cloned());
+        logs.sort_unstable_by_key(|log| log.id);
         for (at, log) in logs.iter().enumerate() {
-            let row = log.borrow().row();
+            let row = log.row();
             if row.included > 0 {
                 encoder.partition(&row);
             }
@@ -280,16 +276,12 @@ impl Maintenance {
 
     /// What is dead now and durably so.
     async fn liveness(&self) -> Option<Liveness> {
-        let mut log_starts = Map::default();
-        for (id, partition) in self.shard.partitions.borrow().iter() {
-            if Rc::ptr_eq(&partition.drive, &self.drive) {
-                log_starts.insert(*id, partition.log.borrow().log_start);
-            }
-        }
+        let here = self.shard.logs_of(&self.drive).into_iter();
+        let log_starts = here.map(|log| (log.id, log.borrow().log_start)).collect();
         let mut dropped = Vec::new();
-        for (id, log) in self.drive.dropped.borrow().iter() {
+        for log in self.drive.dropped.borrow().iter() {
             if log.borrow().is_dropped {
-                dropped.push(*id);
+                dropped.push(log.id);
             }
         }
         dropped.sort_unstable();
@@ -335,7 +327,7 @@ impl Maintenance {
         let before = self.drive.dropped.borrow().len();
         for id in &liveness.dropped {
             if !held.contains_key(id) {
-                self.drive.dropped.borrow_mut().remove(id);
+                self.drive.dropped.borrow_mut().remove(*id);
             }
         }
         if self.drive.dropped.borrow().len() != before {

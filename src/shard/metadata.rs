@@ -58,7 +58,8 @@ impl Shard {
 
     /// Unbinds a partition, refuses what it had staged, and writes its drop run.
     pub(super) fn drop_partition(self: &Rc<Self>, id: PartitionId) {
-        let Some(partition) = self.partitions.borrow_mut().remove(&id) else { return };
+        let Some(log) = self.partitions.borrow_mut().remove(id) else { return };
+        let partition = self.bound(&log);
         let (staged, watchers) = {
             let mut log = partition.log.borrow_mut();
             (log.take_staged(usize::MAX), log.take_watchers())
@@ -79,7 +80,7 @@ impl Shard {
         }
         let drive = partition.drive.clone();
         // Held from now on: its tombstone stays until no file can hold its runs.
-        drive.dropped.borrow_mut().insert(id, partition.log.clone());
+        drive.dropped.borrow_mut().insert(log);
         let told = drive.clone();
         drive.push_control(ControlRun::drop_partition(
             &partition.log,
@@ -95,8 +96,10 @@ impl Shard {
     pub(super) fn report_forgotten_topics(&self) {
         let image = self.image.borrow();
         for topic in image.tombstones() {
-            let held =
-                self.drives.iter().any(|drive| drive.dropped.borrow().keys().any(|id| id.topic == topic.id));
+            let held = self
+                .drives
+                .iter()
+                .any(|drive| drive.dropped.borrow().iter().any(|log| log.id.topic == topic.id));
             if !held {
                 self.control.send(ToControl::Dropped { shard: self.index, topic: topic.id });
             }
@@ -134,8 +137,7 @@ impl Shard {
     fn describe(&self, topic: &Topic, configs: bool) -> TopicMetadata {
         let image = self.image.borrow();
         let shards = topic.partitions.iter();
-        let shards =
-            shards.map(|partition| image.shard_of(partition.extent().lane, self.count).unwrap_or(u32::MAX));
+        let shards = shards.map(|partition| image.shard_of(partition.lane, self.count).unwrap_or(u32::MAX));
         let mut described = TopicMetadata {
             name: topic.name.clone(),
             id: topic.id,

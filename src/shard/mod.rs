@@ -38,14 +38,11 @@ use self::drive::Drive;
 use crate::api::Done;
 use crate::base::Map;
 use crate::coordinator::Image;
-use crate::lane::PartitionLog;
-use crate::model::{LaneId, PartitionId, TopicConfig, TopicId};
+use crate::lane::{LogRef, Logs};
+use crate::model::{LaneId, TopicConfig, TopicId};
 use crate::net::Memory;
 use crate::rt::local::Event;
 use crate::rt::{Budget, Level, Rt, mesh as channel};
-
-/// A partition as its shard and everything that refers to it hold it.
-type LogRef = Rc<RefCell<PartitionLog>>;
 
 /// A partition that this shard serves.
 #[derive(Clone)]
@@ -67,7 +64,7 @@ struct Shard {
     image: RefCell<Image>,
     drives: Vec<Rc<Drive>>,
     drive_of_lane: BTreeMap<LaneId, usize>,
-    partitions: RefCell<Map<PartitionId, Partition>>,
+    partitions: RefCell<Logs>,
     /// Of every topic without a config of its own.
     default_config: Rc<TopicConfig>,
     /// Effective configuration of the others, as it was asked for; emptied when the metadata changes it.
@@ -134,8 +131,8 @@ impl Shard {
     /// Refuses new work, waits for what is staged, leaves a mark and a checkpoint.
     async fn stop(&self) {
         self.stopping.set(true);
-        for partition in self.partitions.borrow().values() {
-            let watchers = partition.log.borrow_mut().take_watchers();
+        for log in self.partitions.borrow().iter() {
+            let watchers = log.borrow_mut().take_watchers();
             watchers.into_iter().for_each(|(_, watcher)| watcher.notify());
         }
         for drive in &self.drives {
@@ -154,6 +151,18 @@ impl Shard {
             self.index, stalls.steps, stalls.p99_us, stalls.p99_99_us, stalls.max_us
         );
         self.rt.log(Level::Info, text);
+    }
+
+    /// With the drive of its lane.
+    fn bound(&self, log: &LogRef) -> Partition {
+        let drive = self.drives[self.drive_of_lane[&log.lane]].clone();
+        Partition { log: log.clone(), drive }
+    }
+
+    /// The partitions in a drive's lanes, in no order.
+    fn logs_of(&self, drive: &Rc<Drive>) -> Vec<LogRef> {
+        let lanes = drive.lanes.borrow();
+        self.partitions.borrow().iter().filter(|log| lanes.contains_key(&log.lane)).cloned().collect()
     }
 
     fn config(&self, topic: TopicId) -> Option<Rc<TopicConfig>> {

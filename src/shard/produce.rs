@@ -22,8 +22,8 @@ const BATCH_RECORDS_MAX: u32 = 1 << 24;
 impl Shard {
     /// The partition, or why this shard does not serve it.
     pub(super) fn partition(&self, id: PartitionId) -> Result<Partition, Failure> {
-        if let Some(partition) = self.partitions.borrow().get(&id) {
-            return Ok(partition.clone());
+        if let Some(log) = self.partitions.borrow().get(id) {
+            return Ok(self.bound(log));
         }
         let image = self.image.borrow();
         match image.topic_by_id(id.topic) {
@@ -78,7 +78,8 @@ impl Shard {
             }
             Admission::Stage => {
                 let too_much = log.staged_bytes() >= STAGED_BYTES_MAX;
-                let refusal = partition.drive.refusal(log.lane).or_else(|| too_much.then(overloaded));
+                let refusal =
+                    partition.drive.refusal(partition.log.lane).or_else(|| too_much.then(overloaded));
                 if let Some(failure) = refusal {
                     log.refuse(&info, &failure);
                     return Err((failure, done));

@@ -4,7 +4,6 @@
 //! given up, and two new checkpoints say how far every partition reaches; then sealed segments with
 //! damage are rewritten from what of them is good, so that nothing damaged is left in them.
 
-use std::cell::RefCell;
 use std::io;
 use std::path::Path;
 use std::rc::Rc;
@@ -17,7 +16,6 @@ use crate::format::checkpoint::{Checkpoint, Encoder};
 use crate::format::footer::RunRef;
 use crate::format::manifest::Role;
 use crate::journal::{self, Budget, Journal, Loss, Segment, verified_payload};
-use crate::lane::PartitionLog;
 use crate::model::{Offset, PartitionId};
 use crate::rt::Rt;
 
@@ -45,7 +43,7 @@ pub async fn repair(
     complete(&mut rebuild, image, &runs);
     lost.extend(gaps(&rebuild, &runs));
     lost.retain(|(id, first, last)| {
-        let log_start = rebuild.partitions.get(id).map_or(0, |log| log.borrow().log_start);
+        let log_start = rebuild.partitions.get(*id).map_or(0, |log| log.borrow().log_start);
         *last >= log_start && journal.accepted_until(*id, *first).is_none()
     });
     journal.accept(&recovery.damages, &lost).await.map_err(failed)?;
@@ -75,7 +73,7 @@ pub async fn repair(
 async fn rewrite(journal: &Rc<Journal>, rebuild: &Rebuild, damaged: &[u64]) -> io::Result<Vec<String>> {
     let mut lines = Vec::new();
     let is_live = |id: PartitionId, run: &RunRef| {
-        let log = rebuild.partitions.get(&id).map(|log| log.borrow());
+        let log = rebuild.partitions.get(id).map(|log| log.borrow());
         log.is_none_or(|log| !log.is_dropped && run.end_offset() > log.log_start)
     };
     for segment in damaged.iter().filter_map(|number| journal.segment(*number)) {
@@ -127,11 +125,9 @@ async fn verifies(journal: &Rc<Journal>, segment: &Segment, id: PartitionId, run
 fn complete(rebuild: &mut Rebuild, image: &Image, runs: &Map<PartitionId, Vec<RunRef>>) {
     for (id, runs) in runs {
         let (Some(first), Some(last)) = (runs.first(), runs.last()) else { continue };
-        if !rebuild.partitions.contains_key(id) {
-            let Some(lane) = image.partition_lane(*id) else { continue };
-            rebuild.partitions.insert(*id, Rc::new(RefCell::new(PartitionLog::new(*id, lane))));
-        }
-        let mut log = rebuild.partitions[id].borrow_mut();
+        let lane = image.partition_lane(*id).or_else(|| Some(rebuild.partitions.get(*id)?.lane));
+        let Some(lane) = lane else { continue };
+        let mut log = rebuild.partitions.get_or_new(*id, lane).borrow_mut();
         log.next_offset = log.next_offset.max(last.end_offset());
         if rebuild.clock.is_none() {
             log.log_start = log.log_start.max(first.first_offset);
@@ -144,17 +140,17 @@ fn complete(rebuild: &mut Rebuild, image: &Image, runs: &Map<PartitionId, Vec<Ru
 /// Ranges between log start and end that no run holds.
 fn gaps(rebuild: &Rebuild, runs: &Map<PartitionId, Vec<RunRef>>) -> Vec<Range> {
     let mut gaps = Vec::new();
-    for (id, log) in &rebuild.partitions {
-        let log = log.borrow();
+    for shared in rebuild.partitions.iter() {
+        let (id, log) = (shared.id, shared.borrow());
         let mut next = log.log_start;
-        for run in runs.get(id).map_or(&[][..], |runs| runs) {
+        for run in runs.get(&id).map_or(&[][..], |runs| runs) {
             if run.first_offset > next {
-                gaps.push((*id, next, run.first_offset - 1));
+                gaps.push((id, next, run.first_offset - 1));
             }
             next = next.max(run.end_offset());
         }
         if next < log.next_offset && !log.is_dropped {
-            gaps.push((*id, next, log.next_offset - 1));
+            gaps.push((id, next, log.next_offset - 1));
         }
     }
     gaps.sort_unstable();
@@ -175,10 +171,10 @@ async fn checkpoint(rt: &Rt, journal: &Rc<Journal>, rebuild: &Rebuild) -> io::Re
         lanes: rebuild.lanes.values().map(|lane| lane.row()).collect(),
         partitions: Vec::new(),
     });
-    let mut logs: Vec<_> = rebuild.partitions.values().cloned().collect();
-    logs.sort_unstable_by_key(|log| log.borrow().id);
+    let mut logs: Vec<_> = rebuild.partitions.iter().collect();
+    logs.sort_unstable_by_key(|log| log.id);
     for log in logs {
-        encoder.partition(&log.borrow().row());
+        encoder.partition(&log.row());
     }
     let content = encoder.finish(journal.id);
     journal.write_checkpoint(generation, replay_segment, &content).await

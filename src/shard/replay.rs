@@ -3,24 +3,20 @@
 //! Floor 5. Owner: the shard. Invariant: what the checkpoint includes is not counted twice; a lane
 //! whose end cannot be established takes no records until an operator accepts the loss.
 
-use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::rc::Rc;
 
-use super::LogRef;
 use super::retention::Seen;
-use crate::base::Map;
 use crate::format::EntryKind;
 use crate::format::block;
 use crate::format::checkpoint::Checkpoint;
 use crate::format::mark::LaneEnd;
 use crate::journal::{Replay, ReplayedBlock};
-use crate::lane::{Lane, PartitionLog};
-use crate::model::{LaneId, PartitionId};
+use crate::lane::{Lane, Logs, SharedLog};
+use crate::model::LaneId;
 
 pub(super) struct Rebuild {
     pub lanes: BTreeMap<LaneId, Lane>,
-    pub partitions: Map<PartitionId, LogRef>,
+    pub partitions: Logs,
     /// Lanes that may end in a hole of the log: nothing has confirmed their ends since.
     suspects: BTreeSet<LaneId>,
     pub uptime_ms: u64,
@@ -31,7 +27,7 @@ pub(super) struct Rebuild {
 impl Rebuild {
     pub fn new(lanes: &[LaneId]) -> Rebuild {
         let lanes = lanes.iter().map(|id| (*id, Lane::new(*id))).collect();
-        Rebuild { lanes, partitions: Map::default(), suspects: BTreeSet::new(), uptime_ms: 0, clock: None }
+        Rebuild { lanes, partitions: Logs::default(), suspects: BTreeSet::new(), uptime_ms: 0, clock: None }
     }
 
     /// After the log's end: a lane whose last blocks may lie in a hole takes no records.
@@ -45,8 +41,8 @@ impl Rebuild {
 
     /// The lane of a block whose header is damaged: that of any partition in it.
     fn lane_of(&self, block: &ReplayedBlock<'_>) -> Option<LaneId> {
-        let known = block.runs.iter().find_map(|run| self.partitions.get(&run.entry.id));
-        known.map(|log| log.borrow().lane)
+        let known = block.runs.iter().find_map(|run| self.partitions.get(run.entry.id));
+        known.map(|log| log.lane)
     }
 
     /// `position`: where the log goes on in this lane. Behind where it ended: a block is missing.
@@ -82,7 +78,7 @@ impl Replay for Rebuild {
             self.lanes.insert(row.lane, Lane::from_row(row));
         }
         for row in &checkpoint.partitions {
-            self.partitions.insert(row.id, Rc::new(RefCell::new(PartitionLog::from_row(row))));
+            self.partitions.insert(SharedLog::from_row(row));
         }
     }
 
@@ -104,10 +100,7 @@ impl Replay for Rebuild {
             if run.entry.kind == EntryKind::Epoch {
                 continue;
             }
-            let log = self
-                .partitions
-                .entry(run.entry.id)
-                .or_insert_with(|| Rc::new(RefCell::new(PartitionLog::new(run.entry.id, lane_id))));
+            let log = self.partitions.get_or_new(run.entry.id, lane_id);
             let payload = block.bytes.get(run.payload());
             let payload = payload.filter(|payload| !block.is_damaged || run.entry.verifies(payload));
             log.borrow_mut().replay(&run.entry, payload, self.uptime_ms);

@@ -7,11 +7,12 @@ use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
 
+use super::Shard;
 use super::control_runs::{ControlRun, FORGOTTEN_MAX};
 use super::drive::Drive;
-use super::{LogRef, Shard};
 use crate::base::Map;
 use crate::format::footer::RunRef;
+use crate::lane::LogRef;
 use crate::lane::compose::Clock;
 use crate::model::{Offset, PartitionId, TopicConfig};
 use crate::rt::{Level, Rt};
@@ -144,9 +145,8 @@ impl Shard {
         by_time: Option<i64>,
     ) -> io::Result<Map<PartitionId, Vec<RunRef>>> {
         let bounds: Map<PartitionId, Rc<TopicConfig>> = {
-            let partitions = self.partitions.borrow();
-            let here = partitions.iter().filter(|(_, partition)| Rc::ptr_eq(&partition.drive, drive));
-            let configured = here.filter_map(|(id, _)| Some((*id, self.config(id.topic)?)));
+            let here = self.logs_of(drive).into_iter();
+            let configured = here.filter_map(|log| Some((log.id, self.config(log.id.topic)?)));
             let bounded = configured.filter(|(_, config)| {
                 config.retention_bytes >= 0 || config.retention_ms >= 0 && by_time.is_some()
             });
@@ -193,16 +193,10 @@ impl Shard {
     /// Writes forget runs for producers that were idle for a week of uptime.
     pub(super) fn forget_idle_producers(&self, drive: &Rc<Drive>) {
         let Some(before) = drive.uptime_ms(&self.rt).checked_sub(PRODUCER_IDLE_MS) else { return };
-        let mut idle: Vec<(PartitionId, LogRef, Vec<i64>)> = {
-            let partitions = self.partitions.borrow();
-            let here = partitions.iter().filter(|(_, partition)| Rc::ptr_eq(&partition.drive, drive));
-            let idle = here.map(|(id, partition)| {
-                (*id, partition.log.clone(), partition.log.borrow().producers.idle_since(before))
-            });
-            idle.filter(|(_, _, producers)| !producers.is_empty()).collect()
-        };
-        idle.sort_unstable_by_key(|(id, _, _)| *id);
-        for (_, log, producers) in idle {
+        let mut here = self.logs_of(drive);
+        here.sort_unstable_by_key(|log| log.id);
+        for log in here {
+            let producers = log.borrow().producers.idle_since(before);
             for some in producers.chunks(FORGOTTEN_MAX) {
                 drive.push_control(ControlRun::forget(&log, some, Box::new(|_| ())));
             }

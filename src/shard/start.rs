@@ -8,16 +8,15 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::Shard;
 use super::control_runs::ControlRun;
 use super::drive::Drive;
 use super::mesh::{JournalPlan, Recovered, ShardPlan, ToControl};
 use super::replay::Rebuild;
 use super::retention::ClockGuard;
-use super::{LogRef, Partition, Shard};
-use crate::base::Map;
 use crate::coordinator::Image;
 use crate::journal::{self, Journal, Loss, Recovery};
-use crate::lane::PartitionLog;
+use crate::lane::Logs;
 use crate::model::{JournalId, LaneId, PartitionId};
 use crate::net::Memory;
 use crate::rt::local::Event;
@@ -38,7 +37,7 @@ const EPOCH_PATIENCE: Duration = Duration::from_secs(30);
 
 struct Opened {
     drive: Rc<Drive>,
-    partitions: Map<PartitionId, LogRef>,
+    partitions: Logs,
     lanes: Vec<LaneId>,
 }
 
@@ -107,9 +106,8 @@ async fn open_one(
         lane.high_watermark = lane.position;
         recovered.damages.extend(lane.offline.clone());
     }
-    let mut partitions = Map::default();
-    let mut dropped = Map::default();
-    for (id, log) in rebuild.partitions {
+    let (mut partitions, mut dropped) = (Logs::default(), Logs::default());
+    for log in rebuild.partitions.into_values() {
         let is_dropped = {
             let mut log = log.borrow_mut();
             log.visible_end = log.next_offset;
@@ -118,11 +116,7 @@ async fn open_one(
             }
             log.is_dropped
         };
-        if is_dropped {
-            dropped.insert(id, log)
-        } else {
-            partitions.insert(id, log)
-        };
+        if is_dropped { dropped.insert(log) } else { partitions.insert(log) }
     }
     let drive = Drive::new(rt, journal, rebuild.lanes, dropped, rebuild.uptime_ms);
     Ok(Opened { drive, partitions, lanes: lanes.clone() })
@@ -162,13 +156,11 @@ fn assemble(
     clock: ClockGuard,
 ) -> Rc<Shard> {
     let mut drive_of_lane = BTreeMap::new();
-    let mut partitions = Map::default();
+    let mut partitions = Logs::default();
     let mut drives = Vec::new();
     for (at, one) in opened.into_iter().enumerate() {
         drive_of_lane.extend(one.lanes.iter().map(|lane| (*lane, at)));
-        for (id, log) in one.partitions {
-            partitions.insert(id, Partition { log, drive: one.drive.clone() });
-        }
+        one.partitions.into_values().for_each(|log| partitions.insert(log));
         drives.push(one.drive);
     }
     let connections_bytes = (plan.memory_bytes as usize / 8).clamp(1 << 20, CONNECTIONS_BYTES_MAX);
@@ -215,7 +207,8 @@ impl Shard {
             self.add_partitions(topic, 0);
         }
         let known = |id: &PartitionId| image.partition_lane(*id).is_some();
-        let mut orphans: Vec<_> = self.partitions.borrow().keys().filter(|id| !known(id)).copied().collect();
+        let mut orphans: Vec<_> = self.partitions.borrow().iter().map(|log| log.id).collect();
+        orphans.retain(|id| !known(id));
         orphans.sort_unstable();
         for id in orphans {
             if image.tombstone(id.topic).is_some() {
@@ -236,16 +229,12 @@ impl Shard {
     pub(super) fn add_partitions(&self, topic: &crate::coordinator::Topic, from: usize) {
         let mut partitions = self.partitions.borrow_mut();
         for (number, partition) in topic.partitions.iter().enumerate().skip(from) {
-            let lane = partition.extent().lane;
+            let lane = partition.lane;
             let Some(&at) = self.drive_of_lane.get(&lane) else { continue };
             let id = PartitionId { topic: topic.id, partition: number as u32 };
-            if self.drives[at].dropped.borrow().contains_key(&id) {
-                continue;
+            if !self.drives[at].dropped.borrow().contains(id) {
+                partitions.get_or_new(id, lane);
             }
-            partitions.entry(id).or_insert_with(|| Partition {
-                log: Rc::new(RefCell::new(PartitionLog::new(id, lane))),
-                drive: self.drives[at].clone(),
-            });
         }
     }
 

@@ -8,16 +8,16 @@ use std::sync::Arc;
 use super::*;
 use crate::api::{Acks, At, Fetch, FetchPartition, FetchedPartition, Produce, Produced, Reply, Request};
 use crate::coordinator::{Change, Partition as PartitionRecord, Record, Topic};
-use crate::model::{Failure, JournalId, Offset};
+use crate::model::{Failure, JournalId, Offset, PartitionId};
 use crate::record::{BatchBuilder, Compression, ProducerStamp};
 use crate::rt::World;
 
-const TOPIC: TopicId = TopicId(0x77);
+const TOPIC: TopicId = TopicId::new(0x77);
 const PARTITIONS: u32 = 5;
 
 fn image(epoch: u64) -> Image {
     let lanes: Vec<_> = (0..8).map(LaneId).collect();
-    let partitions = (0..PARTITIONS).map(|number| PartitionRecord::in_lane(LaneId(number % 8))).collect();
+    let partitions = (0..PARTITIONS).map(|number| PartitionRecord { lane: LaneId(number % 8) }).collect();
     let topic = Topic {
         id: TOPIC,
         name: "orders".to_string(),

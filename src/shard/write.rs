@@ -237,9 +237,9 @@ impl Drive {
         }
         while plan.bytes < target {
             let Some(log) = self.ready.borrow().front(small).cloned() else { break };
-            let (lane, next_bytes, share) = {
+            let (next_bytes, share) = {
                 let log = log.borrow();
-                (log.lane, log.staged_next_bytes(), log.share)
+                (log.staged_next_bytes(), log.share)
             };
             if plan.runs > 0 && next_bytes + block::RUN_OVERHEAD_BYTES > target - plan.bytes {
                 self.ready.borrow_mut().owe_round();
@@ -258,7 +258,7 @@ impl Drive {
                 continue;
             }
             plan.batches += batches.len();
-            plan.add(lane, RunPlan::Data { partition: log, batches });
+            plan.add(log.lane, RunPlan::Data { partition: log, batches });
         }
         plan
     }
@@ -289,9 +289,8 @@ impl Drive {
     fn refuse_staged(&self, shard: &Shard) {
         let waiting = self.ready.borrow_mut().take_all();
         for log in waiting {
-            let lane = log.borrow().lane;
             let failure =
-                self.refusal(lane).unwrap_or_else(|| storage_failure(&Offline("no room".to_string())));
+                self.refusal(log.lane).unwrap_or_else(|| storage_failure(&Offline("no room".to_string())));
             let batches = log.borrow_mut().take_staged(usize::MAX);
             for staged in batches {
                 shard.release_staged(staged.batch.len());

@@ -130,10 +130,10 @@ impl Reply {
             }
             Reply::DeleteRecords { log_start } => put_i64(out, *log_start),
             Reply::CreateTopic { id, partitions } | Reply::AlterTopic { id, partitions } => {
-                put_u128(out, id.0);
+                put_u128(out, id.number());
                 put_u32(out, *partitions);
             }
-            Reply::DeleteTopic { id } => put_u128(out, id.0),
+            Reply::DeleteTopic { id } => put_u128(out, id.number()),
             Reply::InitProducerId { id, epoch } => {
                 put_i64(out, *id);
                 put_i16(out, *epoch);
@@ -186,7 +186,7 @@ impl Reply {
 }
 
 fn topic_id(reader: &mut Reader) -> Result<TopicId, DecodeError> {
-    Ok(TopicId(reader.u128("topic id")?))
+    Ok(TopicId::new(reader.u128("topic id")?))
 }
 
 fn partitions(reader: &mut Reader) -> Result<u32, DecodeError> {
@@ -197,7 +197,7 @@ impl Opened {
     fn encode(&self, out: &mut Vec<u8>) {
         put_u32(out, self.handle);
         out.extend_from_slice(&self.leader_epoch.to_le_bytes());
-        put_u128(out, self.partition.topic.0);
+        put_u128(out, self.partition.topic.number());
         put_u32(out, self.partition.partition);
         put_u32(out, self.batch_bytes_max);
         put_i64(out, self.log_start);

@@ -9,7 +9,7 @@ use super::*;
 use crate::model::{ErrorCode, Failure, PartitionId, TopicId};
 
 fn requests() -> Vec<Request> {
-    let by_id = TopicRef::Id(TopicId(7 << 100));
+    let by_id = TopicRef::Id(TopicId::new(7 << 100));
     let by_name = TopicRef::Name("orders".into());
     vec![
         Request::Hello(Hello {
@@ -62,7 +62,7 @@ fn requests() -> Vec<Request> {
 }
 
 fn replies() -> Vec<Reply> {
-    let id = TopicId(0xfeed);
+    let id = TopicId::new(0xfeed);
     let failure = Failure::new(ErrorCode::ThrottlingQuotaExceeded, "disk full").retry_after(250);
     let topic = TopicMetadata {
         id,
@@ -72,7 +72,7 @@ fn replies() -> Vec<Reply> {
         configs: vec![ConfigEntry { key: "retention.ms".into(), value: "-1".into(), is_set: true }],
     };
     let unknown = TopicMetadata {
-        id: TopicId(0),
+        id: TopicId::new(0),
         error: Some(Failure::new(ErrorCode::UnknownTopicOrPartition, "no such topic")),
         name: "payments".into(),
         shards: vec![],

@@ -72,7 +72,7 @@ impl TopicRef {
             }
             TopicRef::Id(id) => {
                 out.push(1);
-                put_u128(out, id.0);
+                put_u128(out, id.number());
             }
         }
     }
@@ -80,7 +80,7 @@ impl TopicRef {
     pub(super) fn decode(reader: &mut Reader) -> Result<TopicRef, DecodeError> {
         Ok(match flag(reader, "topic kind")? {
             false => TopicRef::Name(reader.text("topic name")?.to_owned()),
-            true => TopicRef::Id(TopicId(reader.u128("topic id")?)),
+            true => TopicRef::Id(TopicId::new(reader.u128("topic id")?)),
         })
     }
 }
@@ -132,7 +132,7 @@ impl Metadata {
 
 impl TopicMetadata {
     fn encode(&self, out: &mut Vec<u8>) {
-        put_u128(out, self.id.0);
+        put_u128(out, self.id.number());
         put_failure(out, self.error.as_ref());
         put_text(out, &self.name);
         put_count(out, self.shards.len());
@@ -148,7 +148,7 @@ impl TopicMetadata {
     }
 
     fn decode(reader: &mut Reader) -> Result<TopicMetadata, DecodeError> {
-        let id = TopicId(reader.u128("topic id")?);
+        let id = TopicId::new(reader.u128("topic id")?);
         let error = failure(reader)?;
         let name = reader.text("topic name")?.to_owned();
         let count = reader.count_u32(4, "topic partitions")?;

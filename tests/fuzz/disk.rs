@@ -18,7 +18,7 @@ const AT: Address = Address { segment: 3, byte: 8192 };
 const CONSTANT_BYTES: usize = 4096;
 
 fn id(random: &mut Random) -> PartitionId {
-    PartitionId { topic: TopicId(random.next().into()), partition: random.below(100) as u32 }
+    PartitionId { topic: TopicId::new(random.next().into()), partition: random.below(100) as u32 }
 }
 
 fn entry_of(random: &mut Random, payload: &[u8]) -> Entry {

@@ -9,8 +9,8 @@ use std::sync::Arc;
 const CONSTANT_BYTES: usize = 8192;
 
 fn change(random: &mut Random) -> Change {
-    let id = TopicId(random.below(3) as u128);
-    let partitions = vec![Partition::in_lane(LaneId(random.below(4) as u32)); random.below(5)];
+    let id = TopicId::new(random.below(3) as u128);
+    let partitions = vec![Partition { lane: LaneId(random.below(4) as u32) }; random.below(5)];
     let text = |random: &mut Random| "retention.ms"[..random.below(13)].to_owned();
     match random.below(9) {
         0 => Change::BrokerEpoch { epoch: random.below(9) as u64 },

@@ -14,7 +14,11 @@ fn text(random: &mut Random) -> String {
 }
 
 fn topic(random: &mut Random) -> TopicRef {
-    if random.flip() { TopicRef::Name(text(random)) } else { TopicRef::Id(TopicId(random.next().into())) }
+    if random.flip() {
+        TopicRef::Name(text(random))
+    } else {
+        TopicRef::Id(TopicId::new(random.next().into()))
+    }
 }
 
 fn list<T>(random: &mut Random, of: impl Fn(&mut Random) -> T) -> Vec<T> {
@@ -86,7 +90,7 @@ fn failure(random: &mut Random) -> Failure {
 
 fn described(random: &mut Random) -> TopicMetadata {
     TopicMetadata {
-        id: TopicId(random.next().into()),
+        id: TopicId::new(random.next().into()),
         error: option(random, failure),
         name: text(random),
         shards: list(random, |random| random.next() as u32),
@@ -116,7 +120,7 @@ fn fetched(random: &mut Random) -> Fetched {
 }
 
 fn reply(random: &mut Random) -> Reply {
-    let id = TopicId(random.next().into());
+    let id = TopicId::new(random.next().into());
     match random.below(9) {
         0 => Reply::Hello(HelloReply {
             version: 1,

@@ -255,7 +255,7 @@ fn id_of(topic: &TopicRef) -> TopicId {
 
 /// Null has no memory: the same name is always the same topic.
 fn topic_id(name: &str) -> TopicId {
-    TopicId(
+    TopicId::new(
         name.bytes().fold(1, |id: u128, byte| id.wrapping_mul(0x0100_0000_01b3).wrapping_add(byte.into())),
     )
 }

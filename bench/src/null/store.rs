@@ -129,7 +129,7 @@ mod tests {
 
     use super::*;
 
-    const P: PartitionId = PartitionId { topic: TopicId(1), partition: 0 };
+    const P: PartitionId = PartitionId { topic: TopicId::new(1), partition: 0 };
 
     fn batch(bytes: usize) -> Bytes {
         Bytes::from(vec![0; bytes])

@@ -78,7 +78,7 @@ impl FakeBroker {
     }
 
     pub fn create(&mut self, name: &str, partitions: u32) {
-        let id = TopicId(self.topic_next);
+        let id = TopicId::new(self.topic_next);
         self.topic_next += 1;
         let partitions = (0..partitions).map(|_| FakePartition::default()).collect();
         self.topics.insert(name.into(), FakeTopic { id, partitions, configs: vec![] });
@@ -220,7 +220,7 @@ impl FakeBroker {
                     .collect(),
             },
             None => TopicMetadata {
-                id: TopicId(0),
+                id: TopicId::new(0),
                 error: Some(Failure::new(ErrorCode::UnknownTopicOrPartition, "no such topic")),
                 name,
                 shards: vec![],

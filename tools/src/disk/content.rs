@@ -185,7 +185,7 @@ mod tests {
                 let block = &mut frame[part_at..part_at + length];
                 let mut writer = block::BlockWriter::new(block, 1000, 2);
                 for partition in 0..2 {
-                    let id = PartitionId { topic: TopicId(7), partition };
+                    let id = PartitionId { topic: TopicId::new(7), partition };
                     let entry = Entry { length: 700, ..Entry::control(EntryKind::Data, id, 5) };
                     writer.run(entry, |payload, entry| {
                         payload.fill(9);
