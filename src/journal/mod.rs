@@ -26,6 +26,9 @@ mod segment;
 mod unproven;
 mod zero;
 
+#[cfg(all(test, feature = "sim"))]
+mod tests;
+
 pub use append::{FrameSlot, Growth, Offline, Then, Turn, block_part};
 pub use open::{Budget, Loss};
 pub use opening::OpenError;

@@ -105,6 +105,17 @@ impl World {
             WorldKind::Sim(world) => world.check_port(address),
         }
     }
+
+    /// Whether what listens on the port is left of a process that is gone: the system lets go of it
+    /// once the last write of that process has landed.
+    pub fn is_orphaned(&self, port: u16) -> bool {
+        match &self.0 {
+            WorldKind::Real(_) => real::is_orphaned(port),
+            // A machine that kills a process has done with it.
+            #[cfg(feature = "sim")]
+            WorldKind::Sim(_) => false,
+        }
+    }
 }
 
 /// A message for each SIGTERM or SIGINT of this process, which no longer end it. Call it before any

@@ -32,7 +32,9 @@ const JOURNAL_FILES_BYTES: u64 = 4 << 20;
 const FREE_SHARE: u64 = 10;
 const MIB: u64 = 1 << 20;
 /// How long a broker that was just killed may take to let go of folder and port.
-const PREDECESSOR_ATTEMPTS: u32 = 60;
+const PREDECESSOR_PATIENCE: Duration = Duration::from_secs(3);
+/// The same while its process is gone, and what is left of it is seen to wait for the disk.
+const ORPHAN_PATIENCE: Duration = Duration::from_secs(60);
 const PREDECESSOR_PAUSE: Duration = Duration::from_millis(50);
 
 /// What a start came to.
@@ -184,29 +186,46 @@ async fn open(
 
 /// Locks the data folder; waits a little for a predecessor that is dying.
 async fn lock(rt: &Rt, folder: &Folder) -> std::io::Result<Option<Lock>> {
-    for _ in 0..PREDECESSOR_ATTEMPTS {
-        if let Some(lock) = folder.lock(LOCK).await? {
-            return Ok(Some(lock));
+    let since = rt.now();
+    loop {
+        let lock = folder.lock(LOCK).await?;
+        if lock.is_some() || rt.now() - since >= PREDECESSOR_PATIENCE {
+            return Ok(lock);
         }
         rt.sleep(PREDECESSOR_PAUSE).await;
     }
-    Ok(None)
 }
 
 /// The kernel closes the listening socket of a killed broker only after its rings are torn down,
-/// which is after its process is gone: wait a little for that.
-async fn check_port(rt: &Rt, world: &World, config: &Config) -> Result<(), StartError> {
-    let listen = config.listen;
-    let mut result = world.check_port(listen);
-    for _ in 0..PREDECESSOR_ATTEMPTS {
-        match &result {
-            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {}
-            _ => break,
+/// which is after its process is gone: waits for that.
+async fn free_port(rt: &Rt, world: &World, listen: SocketAddr) -> std::io::Result<()> {
+    let since = rt.now();
+    let mut is_told = false;
+    loop {
+        let result = world.check_port(listen);
+        let is_taken = matches!(&result, Err(error) if error.kind() == std::io::ErrorKind::AddrInUse);
+        let waited = rt.now() - since;
+        if !is_taken || waited >= ORPHAN_PATIENCE {
+            return result;
+        }
+        if waited >= PREDECESSOR_PATIENCE {
+            if !world.is_orphaned(listen.port()) {
+                return result;
+            }
+            if !std::mem::replace(&mut is_told, true) {
+                rt.log(
+                    Level::Info,
+                    format!("a killed broker still has {listen}: waiting until its last writes end"),
+                );
+            }
         }
         rt.sleep(PREDECESSOR_PAUSE).await;
-        result = world.check_port(listen);
     }
-    result.map_err(|error| {
+}
+
+async fn check_port(rt: &Rt, world: &World, config: &Config) -> Result<(), StartError> {
+    let listen = config.listen;
+    free_port(rt, world, listen).await.map_err(|error| {
         let what = format!("cannot listen on {listen}: {error}");
         let cure = match error.kind() {
             std::io::ErrorKind::AddrInUse => {

@@ -12,7 +12,7 @@ use crate::api::{
     Admin, AdminReply, ConfigEntry, Done, Metadata, Opened, Reply, TopicMetadata, TopicRef, Topics,
 };
 use crate::coordinator::{Change, Image, Record, Topic, check_topic_name};
-use crate::model::{ErrorCode, Failure, PartitionId, TopicId};
+use crate::model::{ErrorCode, Failure, PartitionId, TopicConfig, TopicId};
 
 impl Shard {
     /// Applies durable metadata records in order.
@@ -147,8 +147,7 @@ impl Shard {
         };
         if configs {
             let (mut config, _) = topic.config(&self.settings.topic_defaults);
-            // Clients batch up to what they are told here: no more than every journal takes.
-            config.max_message_bytes = config.max_message_bytes.min(self.batch_bytes_max.get());
+            config.max_message_bytes = self.batch_bytes_of(&config);
             let entries = config.entries(|key| topic.configs.contains_key(key)).into_iter();
             described.configs = entries
                 .map(|entry| ConfigEntry {
@@ -159,6 +158,11 @@ impl Shard {
                 .collect();
         }
         described
+    }
+
+    /// What clients are told, and batch up to: no more than every journal takes.
+    fn batch_bytes_of(&self, config: &TopicConfig) -> u32 {
+        config.max_message_bytes.min(self.batch_bytes_max.get())
     }
 
     pub(super) fn open(&self, topic: &TopicRef, number: u32) -> Result<Reply, Failure> {
@@ -172,9 +176,7 @@ impl Shard {
             leader_epoch: log.leader_epoch(),
             log_start: log.log_start,
             high_watermark: log.visible_end,
-            batch_bytes_max: config
-                .map_or(0, |config| config.max_message_bytes)
-                .min(self.batch_bytes_max.get()),
+            batch_bytes_max: config.map_or(0, |config| self.batch_bytes_of(&config)),
         }))
     }
 }

@@ -70,18 +70,8 @@ pub(super) async fn run(shard: Rc<Shard>, drive: Rc<Drive>) {
                 break;
             }
             wait_or_mark(&shard, &drive).await;
-        } else if !drive.has_work_for(journal.turn()) {
-            local::select2(drive.wake.wait(), journal.changed.wait()).await;
-        } else if !write_one(&shard, &drive) {
-            if shard.stopping.get() && drive.full.borrow().is_some() && !journal.is_zeroing() {
-                drive.give_up_control();
-                continue;
-            }
-            drive.provision.notify();
-            journal.changed.wait().await;
-        } else if drive.has_work() {
-            // One frame a step: whoever else this shard serves comes in between.
-            shard.rt.yield_now().await;
+        } else {
+            write(&shard, &drive, journal.turn()).await;
         }
     }
     if journal.needs_mark() {
@@ -95,6 +85,24 @@ pub(super) async fn run(shard: Rc<Shard>, drive: Rc<Drive>) {
     drive.stopped_writing.notify();
 }
 
+/// Writes what may go out now, or waits until something may.
+async fn write(shard: &Rc<Shard>, drive: &Rc<Drive>, turn: Turn) {
+    let journal = &drive.journal;
+    if !drive.has_work_for(turn) {
+        local::select2(drive.wake.wait(), journal.changed.wait()).await;
+    } else if write_one(shard, drive, turn == Turn::Small) {
+        if drive.has_work() {
+            // One frame a step: whoever else this shard serves comes in between.
+            shard.rt.yield_now().await;
+        }
+    } else if shard.stopping.get() && drive.full.borrow().is_some() && !journal.is_zeroing() {
+        drive.give_up_control();
+    } else {
+        drive.provision.notify();
+        journal.changed.wait().await;
+    }
+}
+
 async fn wait_or_mark(shard: &Rc<Shard>, drive: &Rc<Drive>) {
     let journal = &drive.journal;
     if !journal.is_idle() {
@@ -106,11 +114,11 @@ async fn wait_or_mark(shard: &Rc<Shard>, drive: &Rc<Drive>) {
     }
 }
 
-/// Composes and submits one frame. False: there is no room before the next segment is there or zeros
+/// Composes and submits one frame; `small`: of what is small. False: there is no room before the next segment is there or zeros
 /// under way have ended; everything waits where it was, or, on a full disk, was refused.
-fn write_one(shard: &Rc<Shard>, drive: &Rc<Drive>) -> bool {
+fn write_one(shard: &Rc<Shard>, drive: &Rc<Drive>, small: bool) -> bool {
     let journal = &drive.journal;
-    let plan = drive.plan(journal.turn() == Turn::Small);
+    let plan = drive.plan(small);
     if plan.runs == 0 {
         return true;
     }

@@ -14,6 +14,7 @@ Prints each step's time and rate; exit code 0 only if everything is exactly equa
 """
 
 import argparse
+import atexit
 import os
 import shutil
 import signal
@@ -111,6 +112,7 @@ class Broker:
             command += ["--shards", str(self.options.shards)]
         start = time.time()
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self.log)
+        atexit.register(self.process.kill)
         for line in self.process.stdout:
             self.log.write(line)
             if b"is ready" in line:
@@ -140,6 +142,7 @@ def produce(options, broker, corpus, total):
         command = ringctl(options, broker, "produce", "text", "--key-separator", "\\t",
                           "--compression", options.compression)
         process = subprocess.Popen(command, stdin=source, stderr=said)
+        atexit.register(process.kill)
         for kill in range(options.kills):
             # The producer's place in its input says how far it is.
             goal = total * (kill + 1) // (options.kills + 1)

@@ -9,6 +9,7 @@ mod file;
 mod folder;
 mod helpers;
 mod net;
+mod port;
 mod signals;
 mod stalls;
 pub(super) mod system;
@@ -17,7 +18,8 @@ mod world;
 pub(super) use executor::Executor;
 pub(super) use file::File;
 pub(super) use folder::{Folder, Lock};
-pub(super) use net::{Listener, Socket, Stream, check_port};
+pub(super) use net::{Listener, Socket, Stream};
+pub(super) use port::{check_port, is_orphaned};
 pub(super) use signals::signals;
 pub(super) use world::{Joiner, World};
 

@@ -55,11 +55,6 @@ fn reuse_address(stream: &TcpStream) {
     }
 }
 
-/// Binds without SO_REUSEPORT, which fails if any other socket listens, and lets go again.
-pub(in crate::rt) fn check_port(address: SocketAddr) -> io::Result<()> {
-    std::net::TcpListener::bind(address).map(drop)
-}
-
 /// What one socket may deliver before the rings are looked at again.
 const BURST_BYTES: usize = 256 << 10;
 

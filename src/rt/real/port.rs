@@ -1,0 +1,85 @@
+//! Who listens on a port, before this process does.
+//!
+//! Floor 1. Owner: broker. From `/proc/net/tcp` (proc(5)) and the open files of all processes.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+
+/// `st` of a socket that listens.
+const LISTEN: &str = "0A";
+
+/// Binds without SO_REUSEPORT, which fails if any other socket listens, and lets go again.
+pub(in crate::rt) fn check_port(address: SocketAddr) -> io::Result<()> {
+    std::net::TcpListener::bind(address).map(drop)
+}
+
+/// Whether what listens on the port is left of a process that is gone: the kernel keeps the sockets of a
+/// killed process until its ring is torn down, and its ring until the ring's last write has landed.
+pub(in crate::rt) fn is_orphaned(port: u16) -> bool {
+    let table = |name: &str| std::fs::read_to_string(Path::new("/proc/net").join(name)).unwrap_or_default();
+    let listening = listeners(&format!("{}\n{}", table("tcp"), table("tcp6")), port);
+    !listening.is_empty() && sockets().is_ok_and(|owned| listening.is_disjoint(&owned))
+}
+
+/// Inodes of the sockets that listen on `port`, by tables as in `/proc/net/tcp`.
+fn listeners(tables: &str, port: u16) -> BTreeSet<u64> {
+    let inode = |line: &str| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let (_, local_port) = fields.get(1)?.rsplit_once(':')?;
+        let is_it = u16::from_str_radix(local_port, 16) == Ok(port) && fields.get(3) == Some(&LISTEN);
+        is_it.then(|| fields.get(9)?.parse().ok())?
+    };
+    tables.lines().filter_map(inode).collect()
+}
+
+/// Inodes of the sockets that any process has open. An error if some process does not let us see.
+fn sockets() -> io::Result<BTreeSet<u64>> {
+    let mut inodes = BTreeSet::new();
+    for entry in std::fs::read_dir("/proc")? {
+        let process = entry?;
+        if !process.file_name().to_string_lossy().bytes().all(|byte| byte.is_ascii_digit()) {
+            continue;
+        }
+        let files = match std::fs::read_dir(process.path().join("fd")) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            files => files?,
+        };
+        for file in files.flatten() {
+            let Ok(target) = std::fs::read_link(file.path()) else { continue };
+            let target = target.to_string_lossy();
+            let inode = target.strip_prefix("socket:[").and_then(|rest| rest.strip_suffix(']'));
+            inodes.extend(inode.and_then(|inode| inode.parse::<u64>().ok()));
+        }
+    }
+    Ok(inodes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn listeners_are_told_from_other_sockets() {
+        let tables = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n\
+            \x20  0: 0100007F:1C84 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 4711 1 0 100 0 0 10 0\n\
+            \x20  1: 0100007F:1C84 0100007F:D2F0 01 00000000:00000000 00:00000000 00000000  1000        0 4712 1 0 20 4 30 10 -1\n\
+            \x20  2: 0100007F:1C85 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 4713 1 0 100 0 0 10 0\n\
+            \x20  0: 00000000000000000000000001000000:1C84 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000 1000 0 4714 1 0 100 0 0 10 0\n\
+            nonsense : 0A\n";
+        assert_eq!(listeners(tables, 7300), BTreeSet::from([4711, 4714]));
+        assert_eq!(listeners(tables, 7302), BTreeSet::new());
+    }
+
+    #[test]
+    fn a_listener_of_a_living_process_is_no_orphan() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let tables = std::fs::read_to_string("/proc/net/tcp").unwrap();
+        assert_eq!(listeners(&tables, port).len(), 1);
+        assert!(!is_orphaned(port));
+        drop(listener);
+        assert!(!is_orphaned(port), "nobody listens");
+    }
+}
