@@ -20,6 +20,9 @@ use crate::rt::{Buf, BufMut};
 
 /// Large writes in flight; of small ones there is one (group commit).
 const IN_FLIGHT_MAX: usize = 4;
+/// The next segment is made once this part of the active one is full: until then what retention and rewrites
+/// let go of is not on the disk beside it.
+const NEXT_AT_SHARE: u64 = 4;
 /// A write from this size on does not wait for the one before it; less where segments are small.
 const LARGE_WRITE_BYTES: usize = 256 << 10;
 const LARGE_WRITE_SHARE: u64 = 8;
@@ -50,6 +53,8 @@ pub(super) struct Head {
     /// Checksum of the last frame.
     pub chain: u32,
     pub next: Option<Rc<Segment>>,
+    /// A frame found no room, and no next segment.
+    pub is_starved: bool,
     pub durable: Address,
     pub in_flight: VecDeque<InFlight>,
     pub offline: Option<Offline>,
@@ -170,6 +175,13 @@ impl Journal {
         self.head.borrow().next.is_some()
     }
 
+    /// Whether the next segment should be made now.
+    pub fn wants_next(&self) -> bool {
+        let head = self.head.borrow();
+        let is_due = u64::from(head.byte) >= head.active.bytes / NEXT_AT_SHARE;
+        head.next.is_none() && (is_due || head.is_starved)
+    }
+
     /// Reserves a frame of these parts. `None`: the active segment is full and the next one is not
     /// there yet, or its place is still being zeroed; wait for `changed`.
     pub fn reserve(
@@ -216,7 +228,11 @@ impl Journal {
 
     /// Writes the active segment's footer and goes on in the next segment.
     fn roll(self: &Rc<Self>) -> Option<()> {
-        let next = self.head.borrow_mut().next.take()?;
+        let next = self.head.borrow_mut().next.take();
+        let Some(next) = next else {
+            self.head.borrow_mut().is_starved = true;
+            return None;
+        };
         let old = self.head.borrow().active.clone();
         let index = match &*old.index.borrow() {
             Index::Open(open) => open.seal(),

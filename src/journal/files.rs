@@ -103,7 +103,9 @@ impl Journal {
             None => self.create_log_segment(self.take_number()).await?,
         };
         self.segments.borrow_mut().insert(next.number, next.clone());
-        self.head.borrow_mut().next = Some(next);
+        let mut head = self.head.borrow_mut();
+        (head.next, head.is_starved) = (Some(next), false);
+        drop(head);
         self.changed.notify();
         Ok(())
     }

@@ -269,6 +269,7 @@ fn assemble(opening: Opening, budget: Budget, start: u32, recovery: &mut Recover
             byte,
             chain: recovery.chain,
             next,
+            is_starved: false,
             durable: address,
             in_flight: VecDeque::new(),
             offline: None,

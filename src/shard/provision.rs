@@ -30,7 +30,7 @@ pub(super) async fn run(shard: Rc<Shard>, drive: Rc<Drive>) {
     drive.stopped_provisioning.notify();
 }
 
-/// Allocates the next segment, unless that would fill the disk.
+/// Allocates the next segment if it is time, unless that would fill the disk.
 async fn provision(shard: &Rc<Shard>, drive: &Rc<Drive>) -> io::Result<()> {
     let journal = &drive.journal;
     let space = journal.space().await?;
@@ -43,6 +43,9 @@ async fn provision(shard: &Rc<Shard>, drive: &Rc<Drive>) -> io::Result<()> {
         };
         shard.rt.log(Level::Warn, text);
         drive.maintain.notify();
+    }
+    if !journal.wants_next() {
+        return Ok(());
     }
     match journal.allocate_next_within(space).await {
         Err(error) if journal::is_full(&error) => {

@@ -181,7 +181,7 @@ impl Written {
         for durable in self.durable {
             durable(result.clone());
         }
-        if !self.drive.journal.has_next() {
+        if self.drive.journal.wants_next() {
             self.drive.provision.notify();
         }
         if self.drive.journal.next_sealed().is_some() {
