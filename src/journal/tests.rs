@@ -1,4 +1,6 @@
 //! A journal on a disk whose flushes lie.
+//!
+//! Floor 3. Owner: the simulated world.
 
 use std::cell::{Cell, RefCell};
 use std::path::Path;
