@@ -3,8 +3,7 @@
 //!
 //! Floor 5. Owner: the shard. The partitions of a fetch are read together, in the order in which their
 //! runs lie in the journal: neighbours come with one read, and several reads are under way at once.
-//! Half of an answer is shared out alike among the first that were asked for, as many as it has room for;
-//! the rest goes by place. Those that a full answer passes over should be asked for first the next time.
+//! Those that a full answer passes over should be asked for first the next time.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -20,7 +19,7 @@ use crate::api::{Chunk, FetchPartition};
 use crate::format::footer::RunRef;
 use crate::journal::{Journal, Segment};
 use crate::model::{ErrorCode, Failure, Offset, PartitionId};
-use crate::rt::local;
+use crate::rt::{Lease, local};
 
 /// Bytes that are checked before others get their turn.
 const STEP_BYTES: u64 = 512 << 10;
@@ -30,6 +29,10 @@ const SHARE_BYTES_MIN: usize = 16 << 10;
 const RUNS_MAX: usize = 4096;
 const RUNS_OF_ONE_MAX: usize = 256;
 const SHARES_MAX: usize = 8;
+
+/// Part of the room for runs on the disk that are smaller than this, in the order of the request.
+const SCATTERED_PART: usize = 8;
+const SCATTERED_BYTES_MAX: u32 = 128 << 10;
 
 /// One partition of a fetch while it is read.
 pub(super) struct Reading {
@@ -69,6 +72,14 @@ impl Reading {
     fn place(&self) -> Option<Place> {
         let State::Found(segment, runs) = &self.state else { return None };
         Some((self.partition.drive.journal.id, segment.number, runs.front()?.address))
+    }
+
+    /// The next run is a small one on the disk.
+    fn is_scattered(&self) -> bool {
+        let State::Found(segment, runs) = &self.state else { return false };
+        let journal = &self.partition.drive.journal;
+        let is_small = |run: &&RunRef| run.length < SCATTERED_BYTES_MAX;
+        runs.front().filter(is_small).is_some_and(|run| journal.run_in_tail(segment, run).is_none())
     }
 
     /// Looks for the next run in a segment; true if there is no need to look in another one.
@@ -119,6 +130,13 @@ impl Reading {
     }
 }
 
+/// Spans that were read, and their share of the budget.
+struct Group {
+    spans: Vec<Span>,
+    reads: Vec<io::Result<Option<Bytes>>>,
+    _lease: Option<Lease>,
+}
+
 impl Shard {
     /// Reads for partitions of this shard until the room is used or nothing is left to read; gives
     /// them back in any order.
@@ -150,12 +168,25 @@ impl Shard {
     async fn round(&self, readings: &mut [Reading], room: &mut Room) {
         let share = room.left / readings.len();
         self.locate(readings, share * SHARES_MAX).await;
-        let items = plan(readings, share, room.left);
-        for group in span::groups(span::spans(&items)) {
-            self.read_group(readings, &items, &group, room).await;
-            if room.is_full {
-                return;
+        let items = plan(readings, room);
+        if items.is_empty() && readings.iter().any(|reading| reading.place().is_some()) {
+            // What comes next does not fit: it is not read to be cut.
+            room.is_full = true;
+            return;
+        }
+        // While one group is checked the next one is read.
+        let mut groups = span::groups(span::spans(&items)).into_iter();
+        let mut read = None;
+        loop {
+            let ahead = groups.next().map(|group| self.read_group(readings, &items, group));
+            let check = read.take().map(|read| self.check_group(readings, &items, read, room));
+            (read, _) = local::join2(maybe(ahead), maybe(check)).await;
+            if read.is_none() || room.is_full {
+                break;
             }
+        }
+        if room.is_full {
+            return;
         }
         for reading in readings {
             if matches!(&reading.state, State::Found(_, runs) if runs.is_empty()) {
@@ -197,17 +228,29 @@ impl Shard {
         }
     }
 
-    /// Reads a few spans at once and hands their runs to the partitions.
-    async fn read_group(&self, readings: &mut [Reading], items: &[Item], group: &[Span], room: &mut Room) {
-        let bytes: u64 = group.iter().map(Span::len).sum();
-        let _lease = match bytes {
-            0 => None,
-            bytes => Some(self.reads.wait(bytes as usize).await),
-        };
-        let reads = group.iter().map(|span| read_span(readings, &items[span.items.clone()], &span.bytes));
-        let reads = local::join_all(reads.collect()).await;
+    /// Reads a few spans at once.
+    fn read_group<'a>(
+        &'a self,
+        readings: &[Reading],
+        items: &[Item],
+        spans: Vec<Span>,
+    ) -> impl Future<Output = Group> + use<'a> {
+        let bytes: u64 = spans.iter().map(Span::len).sum();
+        let reads = spans.iter().map(|span| read_span(readings, &items[span.items.clone()], &span.bytes));
+        let reads = reads.collect();
+        async move {
+            let lease = match bytes {
+                0 => None,
+                bytes => Some(self.reads.wait(bytes as usize).await),
+            };
+            Group { spans, reads: local::join_all(reads).await, _lease: lease }
+        }
+    }
+
+    /// Hands the runs of what was read to the partitions.
+    async fn check_group(&self, readings: &mut [Reading], items: &[Item], group: Group, room: &mut Room) {
         let mut checked = 0;
-        for (span, read) in group.iter().zip(reads) {
+        for (span, read) in group.spans.iter().zip(group.reads) {
             let items = &items[span.items.clone()];
             if read.is_err() && items.len() > 1 {
                 // What cannot be read of one partition costs its neighbours nothing.
@@ -300,12 +343,26 @@ impl Shard {
 }
 
 /// What of a span lies on disk; `None`: nothing.
-async fn read_span(readings: &[Reading], items: &[Item], bytes: &Range<u64>) -> io::Result<Option<Bytes>> {
-    if bytes.is_empty() {
-        return Ok(None);
-    }
+fn read_span(
+    readings: &[Reading],
+    items: &[Item],
+    bytes: &Range<u64>,
+) -> impl Future<Output = io::Result<Option<Bytes>>> + use<> {
     let journal = readings[items[0].reading].partition.drive.journal.clone();
-    journal.read_span(&items[0].segment, bytes.clone()).await.map(Some)
+    let (segment, bytes) = (items[0].segment.clone(), bytes.clone());
+    async move {
+        match bytes.is_empty() {
+            true => Ok(None),
+            false => journal.read_span(&segment, bytes).await.map(Some),
+        }
+    }
+}
+
+async fn maybe<T>(future: Option<impl Future<Output = T>>) -> Option<T> {
+    match future {
+        Some(future) => Some(future.await),
+        None => None,
+    }
 }
 
 /// A journal's segments in the order in which a run is looked for: where one was found last, just
@@ -339,23 +396,23 @@ fn following(runs: &[RunRef], end: Offset, bytes_max: usize) -> VecDeque<RunRef>
     out
 }
 
-/// The runs to read next, in the order of the journal. Half of the room is shared out alike, in the order
-/// in which partitions were asked for, so that none waits for the backlog of others. The rest goes by
-/// place, the lowest first: partitions that stay together are read together.
-fn plan(readings: &mut [Reading], share: usize, room: usize) -> Vec<Item> {
+/// The runs to read next, in the order of the journal. First one run of each, in the order in which partitions
+/// were asked for, so that none waits for the backlog of others; of small runs on the disk, which cost a request
+/// each, only for a part of the room. The rest goes by place, the lowest first: partitions that stay
+/// together are read together.
+fn plan(readings: &mut [Reading], room: &Room) -> Vec<Item> {
     let mut plan = Plan { items: Vec::new(), bytes: 0, room };
-    let mut behind = BinaryHeap::new();
+    let mut planned = vec![0; readings.len()];
     for (at, reading) in readings.iter_mut().enumerate() {
-        let share = share.min(reading.part.bytes_max);
-        let mut bytes = 0;
-        while let Some(length) = plan.take(at, reading, |length| bytes == 0 || bytes + length <= share / 2) {
-            bytes += length;
-        }
-        behind.extend(reading.place().map(|place| Reverse((place, at))));
+        let part = if reading.is_scattered() { SCATTERED_PART } else { 1 };
+        plan.take(at, reading, &mut planned[at], room.left / part);
     }
-    while let Some(Reverse((_, at))) = behind.pop() {
-        if plan.take(at, &mut readings[at], |_| true).is_some() {
-            behind.extend(readings[at].place().map(|place| Reverse((place, at))));
+    let places =
+        readings.iter().enumerate().filter_map(|(at, reading)| Some(Reverse((reading.place()?, at))));
+    let mut places: BinaryHeap<_> = places.collect();
+    while let Some(Reverse((_, at))) = places.pop() {
+        if plan.take(at, &mut readings[at], &mut planned[at], room.left) {
+            places.extend(readings[at].place().map(|place| Reverse((place, at))));
         }
     }
     let mut items = plan.items;
@@ -363,31 +420,41 @@ fn plan(readings: &mut [Reading], share: usize, room: usize) -> Vec<Item> {
     items
 }
 
-struct Plan {
+struct Plan<'a> {
     items: Vec<Item>,
     bytes: usize,
-    room: usize,
+    room: &'a Room,
 }
 
-impl Plan {
-    /// Takes the next run of a partition, unless there is no room for it or it is not wanted.
-    fn take(&mut self, at: usize, reading: &mut Reading, wants: impl Fn(usize) -> bool) -> Option<usize> {
-        let place = reading.place()?;
-        let State::Found(segment, runs) = &mut reading.state else { return None };
-        let length = runs.front()?.length as usize;
-        let fits = self.bytes + length <= self.room || self.items.is_empty();
-        if !fits || !wants(length) {
-            return None;
+impl Plan<'_> {
+    /// Takes the next run of a partition, unless the plan would pass `bytes_max` or the run be cut. `planned` are
+    /// the bytes of this partition so far.
+    fn take(&mut self, at: usize, reading: &mut Reading, planned: &mut usize, bytes_max: usize) -> bool {
+        let Some(place) = reading.place() else { return false };
+        let State::Found(segment, runs) = &mut reading.state else { return false };
+        let Some(run) = runs.front().copied() else { return false };
+        let length = run.length as usize;
+        let so_far = reading.part.bytes + *planned;
+        if so_far > 0 && so_far + length > reading.part.bytes_max {
+            if *planned == 0 {
+                reading.state = State::Done;
+            }
+            return false;
         }
-        let run = runs.pop_front()?;
+        let is_first = self.room.is_empty && self.items.is_empty();
+        if !is_first && self.bytes + length > bytes_max {
+            return false;
+        }
+        runs.pop_front();
         let source = match reading.partition.drive.journal.run_in_tail(segment, &run) {
             _ if run.lost => Source::Lost,
             Some(chunk) => Source::Memory(chunk),
             None => Source::Disk,
         };
         self.bytes += length;
+        *planned += length;
         self.items.push(Item { reading: at, id: reading.id, place, segment: segment.clone(), run, source });
-        Some(length)
+        true
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Floor 5; owned by the consumer's machine.
 
-use super::machine::{ConsumerMachine, Part, Tag};
+use super::machine::{ConsumerMachine, Part, Shard, Tag};
 use super::partition::{Binding, Phase};
 use crate::client::session::{Millis, Target};
 use crate::client::sync::lock;
@@ -10,13 +10,17 @@ use crate::wire::{Fetch, FetchHandle, Request};
 
 /// Fetches under way on one link.
 const FETCHES_MAX: usize = 8;
+/// With more partitions, fetches wait while any are being opened. Those that go into one fetch go into the next one
+/// together, too, and the broker reads in one piece what belongs to many of them. A few have large runs each, and
+/// several fetches under way are worth more.
+const FEW_PARTITIONS: usize = 64;
 /// Partitions in one fetch.
 const HANDLES_MAX: usize = 1000;
 /// Bounds of what one fetch asks for.
 const FETCH_BYTES_MIN: usize = 64 << 10;
 const FETCH_BYTES_MAX: usize = 8 << 20;
 /// What a partition may have fetched ahead, even if many share the budget.
-const PARTITION_BYTES_MIN: usize = 1 << 20;
+const PARTITION_BYTES_MIN: usize = 128 << 10;
 
 impl ConsumerMachine {
     /// Sends what fetches the budget allows.
@@ -34,7 +38,9 @@ impl ConsumerMachine {
 
     /// One fetch from one shard; false if there is nothing to fetch or no memory for it.
     fn fetch_from(&mut self, now: Millis, target: Target) -> bool {
-        let Some(shard) = self.shards.get_mut(&target).filter(|shard| shard.fetches < FETCHES_MAX) else {
+        let few = self.partitions.len() <= FEW_PARTITIONS;
+        let may_fetch = |shard: &&mut Shard| shard.fetches < FETCHES_MAX && (few || shard.opening == 0);
+        let Some(shard) = self.shards.get_mut(&target).filter(may_fetch) else {
             return false;
         };
         let state = lock(&self.front.state);
@@ -77,7 +83,8 @@ impl ConsumerMachine {
         }
         // Half of what is left: a later fetch, perhaps a busier one, finds memory too.
         let granted = (left / 2).clamp(FETCH_BYTES_MIN, FETCH_BYTES_MAX);
-        let each = (granted / parts.len()).max(PARTITION_BYTES_MIN.min(granted)) as u32;
+        // The broker shares it out; a bound of each part would only cut runs in two, to be read twice.
+        let each = ahead_max.min(granted) as u32;
         let handles = parts.iter().map(|part| FetchHandle {
             handle: part.handle,
             bytes_max: each,

@@ -44,6 +44,8 @@ pub(super) struct Shard {
     /// Partitions that can be fetched, in turn.
     pub(super) idle: VecDeque<Key>,
     pub(super) fetches: usize,
+    /// Questions under way whose answers make partitions fetchable.
+    pub(super) opening: usize,
 }
 
 pub struct ConsumerMachine {
@@ -210,6 +212,9 @@ impl ConsumerMachine {
             }
             result => result,
         };
+        if let (Tag::Open(..) | Tag::Offset(..), Some(shard)) = (&tag, self.shards.get_mut(&target)) {
+            shard.opening = shard.opening.saturating_sub(1);
+        }
         match (tag, result) {
             (Tag::Fetch { granted, parts }, result) => self.fetched(now, target, granted, parts, result),
             (Tag::Open(key, _), Ok(Reply::Open(opened))) => self.opened(now, target, key, &opened),
@@ -380,6 +385,7 @@ impl ConsumerMachine {
             (Binding::Open(target, handle), Phase::Resolve(at)) if !partition.busy => {
                 partition.busy = true;
                 let tag = Tag::Offset(key.clone(), partition.generation, at);
+                self.shards.entry(target).or_default().opening += 1;
                 self.session.request(now, target, handle, &Request::ListOffsets { at }, tag);
             }
             (Binding::Open(target, _), Phase::Fetch(_)) if !partition.busy && !partition.idle => {
@@ -414,6 +420,7 @@ impl ConsumerMachine {
             let open = Request::Open { topic: TopicRef::Id(id), partition: key.1 };
             let tag = Tag::Open(key.clone(), partition.generation);
             partition.binding = Binding::Opening(target);
+            self.shards.entry(target).or_default().opening += 1;
             self.session.request(now, target, 0, &open, tag);
         }
     }
