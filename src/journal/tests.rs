@@ -36,7 +36,7 @@ impl Replay for Marks {
 }
 
 async fn open(rt: &Rt, marks: &mut Marks) -> Result<Rc<Journal>, OpenError> {
-    let folder = rt.create_folder(Path::new("/data")).await.unwrap();
+    let folder = rt.create_folder(Path::new("/data")).await.expect("a folder");
     let budget = Budget { tail_bytes: 1 << 20, index_bytes: 1 << 20 };
     Journal::open(rt, &folder, ID, budget, Loss::Refuse, marks).await.map(|(journal, _)| journal)
 }
