@@ -95,7 +95,8 @@ impl Idle {
         let mut left = bytes_max;
         for (pages, class) in (1..).zip(&mut self.by_pages) {
             let freed = class.spare.min(left / (pages * BLOCK_BYTES));
-            class.buffers.truncate(class.buffers.len() - freed);
+            // The oldest: what was used last is still in the caches.
+            class.buffers.drain(..freed);
             left -= freed * pages * BLOCK_BYTES;
             class.spare = class.buffers.len();
         }

@@ -34,7 +34,7 @@ const MIB: u64 = 1 << 20;
 /// How long a broker that was just killed may take to let go of folder and port.
 const PREDECESSOR_PATIENCE: Duration = Duration::from_secs(3);
 /// The same while its process is gone, and what is left of it is seen to wait for the disk.
-const ORPHAN_PATIENCE: Duration = Duration::from_secs(60);
+const ORPHAN_PATIENCE: Duration = Duration::from_secs(30);
 const PREDECESSOR_PAUSE: Duration = Duration::from_millis(50);
 
 /// What a start came to.
@@ -215,7 +215,7 @@ async fn free_port(rt: &Rt, world: &World, listen: SocketAddr) -> std::io::Resul
             if !std::mem::replace(&mut is_told, true) {
                 rt.log(
                     Level::Info,
-                    format!("a killed broker still has {listen}: waiting until its last writes end"),
+                    format!("{listen} is taken, and no process has it open: waiting for the last writes of a killed broker"),
                 );
             }
         }

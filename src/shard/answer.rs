@@ -2,6 +2,8 @@
 //!
 //! Floor 5. Owner: one fetch. Invariant: whole batches, in order, without a gap.
 
+use std::rc::Rc;
+
 use crate::api::Chunk;
 use crate::format::footer::RunRef;
 use crate::model::Offset;
@@ -58,7 +60,9 @@ impl Part {
             end += bytes;
         }
         if end > start {
-            self.chunks.push(payload.slice(start..end));
+            // A small part must not keep all that was read with it.
+            let is_small = (end - start) * 2 < payload.len();
+            self.chunks.push(if is_small { copy(&payload[start..end]) } else { payload.slice(start..end) });
             self.bytes += end - start;
             room.left = room.left.saturating_sub(end - start);
             room.is_empty = false;
@@ -67,6 +71,10 @@ impl Part {
         self.next = next;
         is_full || self.bytes >= wanted.max(1)
     }
+}
+
+fn copy(bytes: &[u8]) -> Chunk {
+    Chunk::new(Rc::new(bytes.to_vec()), 0..bytes.len())
 }
 
 #[cfg(test)]

@@ -193,10 +193,14 @@ impl Shard {
     /// Writes forget runs for producers that were idle for a week of uptime.
     pub(super) fn forget_idle_producers(&self, drive: &Rc<Drive>) {
         let Some(before) = drive.uptime_ms(&self.rt).checked_sub(PRODUCER_IDLE_MS) else { return };
-        let mut here = self.logs_of(drive);
-        here.sort_unstable_by_key(|log| log.id);
-        for log in here {
+        let here = self.logs_of(drive).into_iter();
+        let idle = here.filter_map(|log| {
             let producers = log.borrow().producers.idle_since(before);
+            (!producers.is_empty()).then_some((log, producers))
+        });
+        let mut idle: Vec<_> = idle.collect();
+        idle.sort_unstable_by_key(|(log, _)| log.id);
+        for (log, producers) in idle {
             for some in producers.chunks(FORGOTTEN_MAX) {
                 drive.push_control(ControlRun::forget(&log, some, Box::new(|_| ())));
             }

@@ -108,6 +108,13 @@ async fn open_one(
     }
     let (mut partitions, mut dropped) = (Logs::default(), Logs::default());
     for log in rebuild.partitions.into_values() {
+        if !lanes.contains(&log.lane) {
+            return Err(format!(
+                "journal {id}: its checkpoint has a partition in lane {}, which is another journal's: \
+                                see 'ringctl verify'",
+                log.lane.0
+            ));
+        }
         let is_dropped = {
             let mut log = log.borrow_mut();
             log.visible_end = log.next_offset;

@@ -21,6 +21,8 @@ const FETCH_BYTES_MIN: usize = 64 << 10;
 const FETCH_BYTES_MAX: usize = 8 << 20;
 /// What a partition may have fetched ahead, even if many share the budget.
 const PARTITION_BYTES_MIN: usize = 128 << 10;
+/// As much as a run may be in a journal under load.
+const RUN_BYTES: usize = 1 << 20;
 
 impl ConsumerMachine {
     /// Sends what fetches the budget allows.
@@ -83,8 +85,8 @@ impl ConsumerMachine {
         }
         // Half of what is left: a later fetch, perhaps a busier one, finds memory too.
         let granted = (left / 2).clamp(FETCH_BYTES_MIN, FETCH_BYTES_MAX);
-        // The broker shares it out; a bound of each part would only cut runs in two, to be read twice.
-        let each = ahead_max.min(granted) as u32;
+        // The broker shares it out: a narrow bound of each part would only cut runs in two, to be read twice.
+        let each = ahead_max.max(RUN_BYTES).min(granted) as u32;
         let handles = parts.iter().map(|part| FetchHandle {
             handle: part.handle,
             bytes_max: each,

@@ -44,7 +44,7 @@ pub(super) struct Shard {
     /// Partitions that can be fetched, in turn.
     pub(super) idle: VecDeque<Key>,
     pub(super) fetches: usize,
-    /// Questions under way whose answers make partitions fetchable.
+    /// Questions under way whose answers make partitions fetchable, and that the broker answers at once.
     pub(super) opening: usize,
 }
 
@@ -212,7 +212,7 @@ impl ConsumerMachine {
             }
             result => result,
         };
-        if let (Tag::Open(..) | Tag::Offset(..), Some(shard)) = (&tag, self.shards.get_mut(&target)) {
+        if let (true, Some(shard)) = (opens(&tag), self.shards.get_mut(&target)) {
             shard.opening = shard.opening.saturating_sub(1);
         }
         match (tag, result) {
@@ -385,7 +385,7 @@ impl ConsumerMachine {
             (Binding::Open(target, handle), Phase::Resolve(at)) if !partition.busy => {
                 partition.busy = true;
                 let tag = Tag::Offset(key.clone(), partition.generation, at);
-                self.shards.entry(target).or_default().opening += 1;
+                self.shards.entry(target).or_default().opening += usize::from(opens(&tag));
                 self.session.request(now, target, handle, &Request::ListOffsets { at }, tag);
             }
             (Binding::Open(target, _), Phase::Fetch(_)) if !partition.busy && !partition.idle => {
@@ -441,6 +441,11 @@ fn close_handle(session: &mut Session<Tag>, now: Millis, partition: &Partition) 
     {
         session.request(now, target, handle, &Request::Close, Tag::Close);
     }
+}
+
+/// Whether fetches may wait for the answer: it comes from memory. That of a timestamp reads the disk.
+fn opens(tag: &Tag) -> bool {
+    matches!(tag, Tag::Open(..) | Tag::Offset(_, _, At::Earliest | At::Latest))
 }
 
 /// Whether the reply is of the kind that was asked for.

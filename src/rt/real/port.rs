@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// `st` of a socket that listens.
@@ -19,33 +20,34 @@ pub(in crate::rt) fn check_port(address: SocketAddr) -> io::Result<()> {
 /// killed process until its ring is torn down, and its ring until the ring's last write has landed.
 pub(in crate::rt) fn is_orphaned(port: u16) -> bool {
     let table = |name: &str| std::fs::read_to_string(Path::new("/proc/net").join(name)).unwrap_or_default();
-    let listening = listeners(&format!("{}\n{}", table("tcp"), table("tcp6")), port);
-    !listening.is_empty() && sockets().is_ok_and(|owned| listening.is_disjoint(&owned))
+    let Ok(me) = std::fs::metadata("/proc/self").map(|own| own.uid()) else { return false };
+    let listening = listeners(&format!("{}\n{}", table("tcp"), table("tcp6")), port, me);
+    !listening.is_empty() && own_sockets().is_ok_and(|owned| listening.is_disjoint(&owned))
 }
 
-/// Inodes of the sockets that listen on `port`, by tables as in `/proc/net/tcp`.
-fn listeners(tables: &str, port: u16) -> BTreeSet<u64> {
+/// Inodes of the user's sockets that listen on `port`, by tables as in `/proc/net/tcp`. Those of others are not ours
+/// to judge.
+fn listeners(tables: &str, port: u16, user: u32) -> BTreeSet<u64> {
     let inode = |line: &str| {
         let fields: Vec<&str> = line.split_whitespace().collect();
         let (_, local_port) = fields.get(1)?.rsplit_once(':')?;
         let is_it = u16::from_str_radix(local_port, 16) == Ok(port) && fields.get(3) == Some(&LISTEN);
-        is_it.then(|| fields.get(9)?.parse().ok())?
+        let is_own = fields.get(7)?.parse() == Ok(user);
+        (is_it && is_own).then(|| fields.get(9)?.parse().ok())?
     };
     tables.lines().filter_map(inode).collect()
 }
 
-/// Inodes of the sockets that any process has open. An error if some process does not let us see.
-fn sockets() -> io::Result<BTreeSet<u64>> {
+/// Inodes of the sockets that the processes which we may look into have open: all of this user's.
+fn own_sockets() -> io::Result<BTreeSet<u64>> {
     let mut inodes = BTreeSet::new();
     for entry in std::fs::read_dir("/proc")? {
         let process = entry?;
         if !process.file_name().to_string_lossy().bytes().all(|byte| byte.is_ascii_digit()) {
             continue;
         }
-        let files = match std::fs::read_dir(process.path().join("fd")) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            files => files?,
-        };
+        // It has ended, or is another user's.
+        let Ok(files) = std::fs::read_dir(process.path().join("fd")) else { continue };
         for file in files.flatten() {
             let Ok(target) = std::fs::read_link(file.path()) else { continue };
             let target = target.to_string_lossy();
@@ -68,8 +70,9 @@ mod tests {
             \x20  2: 0100007F:1C85 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 4713 1 0 100 0 0 10 0\n\
             \x20  0: 00000000000000000000000001000000:1C84 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000 1000 0 4714 1 0 100 0 0 10 0\n\
             nonsense : 0A\n";
-        assert_eq!(listeners(tables, 7300), BTreeSet::from([4711, 4714]));
-        assert_eq!(listeners(tables, 7302), BTreeSet::new());
+        assert_eq!(listeners(tables, 7300, 1000), BTreeSet::from([4711, 4714]));
+        assert_eq!(listeners(tables, 7300, 1001), BTreeSet::new());
+        assert_eq!(listeners(tables, 7302, 1000), BTreeSet::new());
     }
 
     #[test]
@@ -77,7 +80,8 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let tables = std::fs::read_to_string("/proc/net/tcp").unwrap();
-        assert_eq!(listeners(&tables, port).len(), 1);
+        let me = std::fs::metadata("/proc/self").unwrap().uid();
+        assert_eq!(listeners(&tables, port, me).len(), 1);
         assert!(!is_orphaned(port));
         drop(listener);
         assert!(!is_orphaned(port), "nobody listens");
