@@ -61,9 +61,11 @@ pub fn terminate(child: u32) {
     unsafe { libc::kill(child as libc::pid_t, libc::SIGTERM) };
 }
 
-/// A port of this machine that nothing listened on a moment ago.
+/// A port that nothing listened on a moment ago, of a loopback address that this process alone uses: clients that
+/// try again while a broker is down would take a port of 127.0.0.1 for their own end.
 pub fn free_address() -> io::Result<SocketAddr> {
-    std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
+    let [_, a, b, c] = std::process::id().to_be_bytes();
+    std::net::TcpListener::bind((Ipv4Addr::new(127, 64 | a & 63, b, c), 0))?.local_addr()
 }
 
 /// The program of this name that was built beside this one.

@@ -16,6 +16,7 @@ use super::metadata::{self, Metadata};
 use crate::coordinator::{Coordinator, Image, LOG_NAME};
 use crate::journal::{SEGMENT_BYTES, SEGMENT_BYTES_MIN};
 use crate::model::JournalId;
+use crate::rt::local::{Either, select2};
 use crate::rt::{Folder, Joiner, Level, Lock, Rt, Space, World, mesh};
 use crate::shard::{self, JournalPlan, Recovered, Settings, ShardPlan, ToControl, ToShard};
 
@@ -100,7 +101,20 @@ async fn run(
     channel: Channel,
     say: mesh::Sender<Result<Started, StartError>>,
 ) -> Ending {
-    let (mut control, opened) = match open(&rt, &world, &config, channel.1).await {
+    let (to_control, mut inbox) = channel;
+    // What a killed broker left may be waited for: a stop ends that, and nothing else comes that early.
+    let port = match select2(check_port(&rt, &world, &config), inbox.recv()).await {
+        Either::First(port) => port,
+        Either::Second(_) => {
+            rt.log(Level::Info, "stopped");
+            return Ok(());
+        }
+    };
+    let opened = match port {
+        Ok(()) => open(&rt, &world, &config, inbox).await,
+        Err(taken) => Err(taken),
+    };
+    let (mut control, opened) = match opened {
         Ok(opened) => opened,
         Err(error) => {
             say.send(Err(error.clone()));
@@ -108,7 +122,7 @@ async fn run(
         }
     };
     let mut shards = Vec::new();
-    let ending = match start_shards(&world, &opened, &mut control, &channel.0, &mut shards).await {
+    let ending = match start_shards(&world, &opened, &mut control, &to_control, &mut shards).await {
         Ok(recovered) => {
             say.send(Ok(started(&control, &opened, recovered)));
             drop(say);
@@ -149,7 +163,6 @@ async fn open(
     config: &Config,
     inbox: mesh::Receiver<ToControl>,
 ) -> Result<(Control, Opened), StartError> {
-    check_port(rt, world, config).await?;
     let failed = |error| error::storage(&config.data, &error);
     let folder = rt.create_folder(&config.data).await.map_err(failed)?;
     let data = folder.path();

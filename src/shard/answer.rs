@@ -132,4 +132,15 @@ mod tests {
         assert!(part.take(&second, &second_run, &mut room));
         assert_eq!((part.bytes, part.next, room.left), (4 * batch, 4, 6 * batch));
     }
+
+    #[test]
+    fn a_small_part_does_not_keep_what_was_read_with_it() {
+        let (payload, run, batch) = run(10, 5);
+        let is_copied = |from: Offset| {
+            let mut part = Part::new(from, 10 * batch);
+            part.take(&payload, &run, &mut Room::new(10 * batch));
+            !payload.as_ptr_range().contains(&part.chunks[0].as_ptr())
+        };
+        assert_eq!([10, 11, 12, 13, 14].map(is_copied), [false, false, false, true, true]);
+    }
 }

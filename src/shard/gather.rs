@@ -74,14 +74,6 @@ impl Reading {
         Some((self.partition.drive.journal.id, segment.number, runs.front()?.address))
     }
 
-    /// The next run is a small one on the disk.
-    fn is_scattered(&self) -> bool {
-        let State::Found(segment, runs) = &self.state else { return false };
-        let journal = &self.partition.drive.journal;
-        let is_small = |run: &&RunRef| run.length < SCATTERED_BYTES_MAX;
-        runs.front().filter(is_small).is_some_and(|run| journal.run_in_tail(segment, run).is_none())
-    }
-
     /// Looks for the next run in a segment; true if there is no need to look in another one.
     fn look_in(&mut self, segment: &Rc<Segment>, bytes: usize, runs_max: usize) -> bool {
         let State::Searching(above) = &mut self.state else { return true };
@@ -404,8 +396,7 @@ fn plan(readings: &mut [Reading], room: &Room) -> Vec<Item> {
     let mut plan = Plan { items: Vec::new(), bytes: 0, room };
     let mut planned = vec![0; readings.len()];
     for (at, reading) in readings.iter_mut().enumerate() {
-        let part = if reading.is_scattered() { SCATTERED_PART } else { 1 };
-        plan.take(at, reading, &mut planned[at], room.left / part);
+        plan.take(at, reading, &mut planned[at], room.left / SCATTERED_PART);
     }
     let places =
         readings.iter().enumerate().filter_map(|(at, reading)| Some(Reverse((reading.place()?, at))));
@@ -427,9 +418,9 @@ struct Plan<'a> {
 }
 
 impl Plan<'_> {
-    /// Takes the next run of a partition, unless the plan would pass `bytes_max` or the run be cut. `planned` are
-    /// the bytes of this partition so far.
-    fn take(&mut self, at: usize, reading: &mut Reading, planned: &mut usize, bytes_max: usize) -> bool {
+    /// Takes the next run of a partition, unless the plan would pass the room, with a small run on the disk
+    /// `scattered_max`, or the run be cut. `planned` are the bytes of this partition so far.
+    fn take(&mut self, at: usize, reading: &mut Reading, planned: &mut usize, scattered_max: usize) -> bool {
         let Some(place) = reading.place() else { return false };
         let State::Found(segment, runs) = &mut reading.state else { return false };
         let Some(run) = runs.front().copied() else { return false };
@@ -441,16 +432,18 @@ impl Plan<'_> {
             }
             return false;
         }
-        let is_first = self.room.is_empty && self.items.is_empty();
-        if !is_first && self.bytes + length > bytes_max {
-            return false;
-        }
-        runs.pop_front();
         let source = match reading.partition.drive.journal.run_in_tail(segment, &run) {
             _ if run.lost => Source::Lost,
             Some(chunk) => Source::Memory(chunk),
             None => Source::Disk,
         };
+        let is_scattered = matches!(source, Source::Disk) && run.length < SCATTERED_BYTES_MAX;
+        let bytes_max = if is_scattered { scattered_max } else { self.room.left };
+        let is_first = self.room.is_empty && self.items.is_empty();
+        if !is_first && self.bytes + length > bytes_max {
+            return false;
+        }
+        runs.pop_front();
         self.bytes += length;
         *planned += length;
         self.items.push(Item { reading: at, id: reading.id, place, segment: segment.clone(), run, source });

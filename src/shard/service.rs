@@ -35,6 +35,8 @@ impl Shard {
             while !shard.stopping.get() {
                 match listener.accept().await {
                     Ok(stream) => shard.serve(stream, Vec::new()),
+                    // The client was gone before it was looked at.
+                    Err(error) if is_gone(&error) => {}
                     Err(error) => {
                         if shard.rt.now() >= quiet_until {
                             quiet_until = shard.rt.now() + ACCEPT_SAID_EVERY;
@@ -67,6 +69,11 @@ impl Shard {
             Err(error) => self.rt.log(Level::Warn, format!("a connection could not be taken over: {error}")),
         }
     }
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, NotConnected};
+    matches!(error.kind(), ConnectionAborted | ConnectionReset | NotConnected)
 }
 
 /// A shard as its connections see it.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::*;
 use crate::api::{Acks, At, Fetch, FetchPartition, FetchedPartition, Produce, Produced, Reply, Request};
 use crate::coordinator::{Change, Partition as PartitionRecord, Record, Topic};
+use crate::format::frame::Address;
 use crate::model::{Failure, JournalId, Offset, PartitionId};
 use crate::record::{BatchBuilder, Compression, ProducerStamp};
 use crate::rt::World;
@@ -295,6 +296,34 @@ fn deleted_records_stay_deleted_and_their_segments_go() {
             fetch(&shard, 1, 100).await.error.map(|failure| failure.code),
             Some(crate::model::ErrorCode::OffsetOutOfRange)
         );
+        stop(shard).await;
+    });
+}
+
+#[test]
+fn the_next_segment_is_made_once_a_quarter_of_the_active_one_is_full() {
+    on_real_disk(async |rt, data| {
+        let shard = started(&rt, &data, 1, true).await;
+        let journal = shard.drives[0].journal.clone();
+        let fill_to = async |segment: u64, byte: u32| {
+            while journal.replay_point().2 < (Address { segment, byte }) {
+                produce(&shard, 0, batch(&"x".repeat(7_000), None)).await.expect("accepted");
+            }
+        };
+        // A start makes the first two.
+        fill_to(1, 200 << 10).await;
+        // Longer than the provision task sleeps at most.
+        rt.sleep(std::time::Duration::from_millis(700)).await;
+        assert!(!journal.has_next(), "{:?} of 1 MiB", journal.replay_point().2);
+        fill_to(1, 256 << 10).await;
+        for _ in 0..500 {
+            if journal.has_next() {
+                break;
+            }
+            rt.sleep(std::time::Duration::from_millis(10)).await;
+        }
+        assert!(journal.has_next());
+        drop(journal);
         stop(shard).await;
     });
 }

@@ -2,7 +2,7 @@
 //!
 //! Owner: a test. Invariant: no process outlives the value that started it.
 
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -25,13 +25,14 @@ pub fn folder() -> tempfile::TempDir {
     tempfile::Builder::new().prefix("broker").tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
 }
 
-/// A port that nobody listens on, below those from which the kernel takes the near end of outgoing
-/// connections: a client that retries while the broker is down must not take its port.
+/// An address that nobody else uses: each test process has a loopback address of its own, for another one could
+/// take a port while its broker is down. The port is below those from which the kernel takes the near end of outgoing
+/// connections.
 pub fn free_address() -> String {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let first = 20_000 + (std::process::id() % 50) as u16 * 200;
-    let mut addresses =
-        (0..200).map(|_| format!("127.0.0.1:{}", first + NEXT.fetch_add(1, Ordering::SeqCst) % 200));
+    static NEXT: AtomicU16 = AtomicU16::new(20_000);
+    let [_, a, b, c] = std::process::id().to_be_bytes();
+    let host = Ipv4Addr::new(127, 64 | a & 63, b, c);
+    let mut addresses = (0..1000).map(|_| format!("{host}:{}", NEXT.fetch_add(1, Ordering::SeqCst)));
     addresses.find(|address| TcpListener::bind(address).is_ok()).expect("a free port")
 }
 
@@ -65,14 +66,14 @@ impl Broker {
         self.launch();
         let since = Instant::now();
         loop {
-            if Client::new(&self.address).ping().is_ok() {
+            if Client::new(&self.address).ping().is_ok() && self.runs() {
                 return Ok(());
             }
             if let Some(status) = self.child.as_mut().unwrap().try_wait().unwrap() {
                 self.child = None;
                 return Err(format!("{status}: {}", self.said()));
             }
-            assert!(since.elapsed() < READY_WITHIN, "not ready after {READY_WITHIN:?}: {}", self.said());
+            assert!(since.elapsed() < READY_WITHIN, "not ready after {READY_WITHIN:?}: {}", self.symptoms());
             std::thread::sleep(Duration::from_millis(10));
         }
     }
@@ -95,9 +96,29 @@ impl Broker {
         self.child = Some(child.unwrap());
     }
 
+    /// Whether the process that was started last is still there.
+    pub fn runs(&mut self) -> bool {
+        self.child.as_mut().is_some_and(|child| child.try_wait().unwrap().is_none())
+    }
+
     /// What it printed since its last start.
     pub fn said(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// What it said, where its threads wait, and the sockets of its port.
+    pub fn symptoms(&self) -> String {
+        let mut text = self.said();
+        let tasks = self.child.as_ref().map(|child| format!("/proc/{}/task", child.id()));
+        for task in tasks.and_then(|tasks| std::fs::read_dir(tasks).ok()).into_iter().flatten().flatten() {
+            let read = |name| std::fs::read_to_string(task.path().join(name)).unwrap_or_default();
+            text += &format!("\nthread {} waits in {}", read("comm").trim_end(), read("wchan"));
+        }
+        let port = self.address.rsplit(':').next().and_then(|port| port.parse::<u16>().ok());
+        let port = format!(":{:04X} ", port.unwrap_or(0));
+        let sockets = std::fs::read_to_string("/proc/net/tcp").unwrap_or_default();
+        sockets.lines().filter(|line| line.contains(&port)).for_each(|line| text += &format!("\n{line}"));
+        text
     }
 
     /// kill -9.

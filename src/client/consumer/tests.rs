@@ -304,3 +304,36 @@ fn partitions_that_do_not_fit_into_one_fetch_are_read_too() {
     }
     assert_eq!(rest(&handle, &mut world).len(), 5000);
 }
+
+/// How many partitions each of the first fetches has, by a broker of one shard.
+fn first_fetches(partitions: u32) -> Vec<usize> {
+    let mut broker = FakeBroker::new(1);
+    broker.create("t", partitions);
+    (0..partitions).for_each(|partition| append(&mut broker, partition, 1, 1, Compression::None));
+    let (handle, mut world) = fixture(ConsumerOptions::default(), broker, 1);
+    for partition in 0..partitions {
+        handle.assign("t", partition, Position::Earliest);
+    }
+    assert_eq!(rest(&handle, &mut world).len(), partitions as usize);
+    world.broker.fetched
+}
+
+#[test]
+fn many_partitions_are_fetched_once_all_are_open_and_a_few_at_once() {
+    assert_eq!(first_fetches(200)[0], 200);
+    let few = first_fetches(60);
+    assert!(few[0] < 60, "{few:?}");
+}
+
+#[test]
+fn a_timestamp_that_hangs_in_a_disk_keeps_no_other_partition_waiting() {
+    let (handle, mut world) = fixture(ConsumerOptions::default(), broker(200, 2, 1, Compression::None), 1);
+    world.broker.hangs_timestamps = true;
+    handle.assign("t", 0, Position::Timestamp(1001));
+    for partition in 1..200 {
+        handle.assign("t", partition, Position::Earliest);
+    }
+    let records = rest(&handle, &mut world);
+    assert_eq!(records.len(), 398);
+    assert!(records.iter().all(|record| record.partition > 0));
+}

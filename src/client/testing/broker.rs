@@ -21,6 +21,10 @@ pub struct FakeBroker {
     /// Answers to the next produces, before they are looked at.
     pub refusals: VecDeque<Option<Failure>>,
     pub produced: u64,
+    /// Partitions of each fetch.
+    pub fetched: Vec<usize>,
+    /// Questions for timestamps are never answered: they hang in a disk.
+    pub hangs_timestamps: bool,
     pub requests_max: u32,
 }
 
@@ -118,7 +122,11 @@ impl FakeBroker {
         let request = Request::decode(op, body).expect("our client sends well-formed requests");
         assert_eq!(session.shard.is_none(), op == Op::Hello, "the hello comes first, and once");
         let silent = matches!(&request, Request::Produce(produce) if produce.acks == Acks::None);
+        if self.hangs_timestamps && matches!(&request, Request::ListOffsets { at: At::Timestamp(_) }) {
+            return Answer::None;
+        }
         if let Request::Fetch(fetch) = &request {
+            self.fetched.push(fetch.handles.len());
             return match self.fetch(session, fetch, is_late) {
                 Some(fetched) => answer(header, Reply::Fetch(fetched)),
                 None => Answer::Park(fetch.wait_ms_max),

@@ -43,11 +43,14 @@ impl Stage {
 
     /// No broker runs yet.
     pub fn dark() -> Stage {
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        // Nobody else takes the port of this process's own loopback address while its broker is down.
+        let [_, a, b, c] = std::process::id().to_be_bytes();
+        let host = std::net::Ipv4Addr::new(127, 64 | a & 63, b, c);
+        let address = std::net::TcpListener::bind((host, 0)).unwrap().local_addr().unwrap().to_string();
         // Beside the programs: the system's temporary folder may not take direct I/O.
         let beside = Path::new(env!("CARGO_TARGET_TMPDIR"));
         let dir = tempfile::tempdir_in(beside).unwrap();
-        Stage { dir, address: format!("127.0.0.1:{port}"), broker: None }
+        Stage { dir, address, broker: None }
     }
 
     pub fn data(&self) -> PathBuf {
