@@ -7,6 +7,7 @@ mod abort;
 mod executor;
 mod file;
 mod folder;
+mod heart;
 mod helpers;
 mod net;
 mod port;

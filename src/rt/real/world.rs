@@ -14,6 +14,7 @@ use glommio::{LocalExecutor, LocalExecutorBuilder, Placement};
 
 use super::abort::run_or_abort;
 use super::executor::Executor;
+use super::heart::{Beat, Heart};
 use super::helpers::Helpers;
 use super::{plain, system};
 
@@ -24,22 +25,21 @@ const REGISTERED_BYTES: usize = 64 << 10;
 const RING_DEPTH: usize = 512;
 /// Glommio's preemption timer, long enough never to matter. If it fires between a look at the rings and
 /// the run of the tasks, glommio 0.9 runs none of them and goes to sleep with work in its queues (seen:
-/// a shard that did not start, once in ten starts on a busy machine with 1 ms). So our tasks yield by
+/// a shard that did not start, once in ten starts on a busy machine with 1 ms; see `heart` for what is left of it). So our tasks yield by
 /// bytes instead ([`Executor::yield_now`], `Stream::read`), and each time the rings are looked at.
 const PREEMPT: Duration = Duration::from_secs(3600);
-/// Should glommio go to sleep over ready tasks all the same, this wakes it. Idle memory goes at the same pace.
-const HEARTBEAT: Duration = Duration::from_millis(250);
 
 /// Starts executors.
 #[derive(Clone)]
 pub(in crate::rt) struct World {
     helpers: Arc<Helpers>,
+    heart: Arc<Heart>,
 }
 
 impl World {
     pub(in crate::rt) fn new() -> World {
         system::raise_limits();
-        World { helpers: Arc::new(Helpers::default()) }
+        World { helpers: Arc::default(), heart: Arc::default() }
     }
 
     pub(in crate::rt) fn executor<F, Fut>(
@@ -53,7 +53,7 @@ impl World {
         Fut: Future<Output = ()> + 'static,
     {
         let (started, answer) = mpsc::channel();
-        let helpers = self.helpers.clone();
+        let (helpers, beat) = (self.helpers.clone(), self.heart.listen()?);
         let end = Arc::new(Mutex::new(End::default()));
         let shared = end.clone();
         let label = name.to_owned();
@@ -63,7 +63,7 @@ impl World {
                 Ok(executor) => {
                     // The other side waits for exactly this message.
                     let _ = started.send(Ok(()));
-                    executor.run(run_main(label, helpers, main));
+                    executor.run(run_main(label, helpers, beat, main));
                 }
                 Err(error) => {
                     let _ = started.send(Err(error));
@@ -90,7 +90,7 @@ fn build(cpu: Option<usize>) -> io::Result<LocalExecutor> {
         .map_err(plain)
 }
 
-async fn run_main<F, Fut>(name: String, helpers: Arc<Helpers>, main: F)
+async fn run_main<F, Fut>(name: String, helpers: Arc<Helpers>, beat: Arc<Beat>, main: F)
 where
     F: FnOnce(Rc<Executor>) -> Fut,
     Fut: Future<Output = ()>,
@@ -99,7 +99,7 @@ where
     let rt = executor.clone();
     let heart = glommio::spawn_local(async move {
         loop {
-            glommio::timer::sleep(HEARTBEAT).await;
+            beat.next().await;
             rt.measured(|| rt.pool().trim());
         }
     });
