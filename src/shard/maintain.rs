@@ -110,15 +110,23 @@ impl Maintenance {
     }
 
     async fn seal_and_checkpoint(&mut self, at_stop: bool) -> io::Result<()> {
-        let mut sealed = false;
-        while let Some((segment, footer)) = self.journal.next_sealed() {
-            self.journal.note_sealed(&segment, footer).await?;
-            sealed = true;
-        }
+        let sealed = self.note_sealed_below(u64::MAX).await?;
         if sealed && !at_stop {
             self.shard.forget_idle_producers(&self.drive);
         }
         if sealed || at_stop { self.checkpoint().await } else { Ok(()) }
+    }
+
+    /// Names footers that are durable in the manifest; whether there were any.
+    async fn note_sealed_below(&self, end: u64) -> io::Result<bool> {
+        let mut sealed = false;
+        while let Some((segment, footer)) = self.journal.next_sealed()
+            && segment.number < end
+        {
+            self.journal.note_sealed(&segment, footer).await?;
+            sealed = true;
+        }
+        Ok(sealed)
     }
 
     /// Captures every partition, waits until all that was captured is durable, publishes.
@@ -160,6 +168,8 @@ impl Maintenance {
         if !rt.mutated("checkpoint-before-durable") && !self.durable_up_to(end).await {
             return Ok(());
         }
+        // A recovery from here on does not scan these: it finds their footers by the manifest, or nowhere.
+        self.note_sealed_below(replay_segment).await?;
         let content = encoder.finish(self.journal.id);
         self.journal.write_checkpoint(generation, replay_segment, &content).await
     }
