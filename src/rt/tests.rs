@@ -344,3 +344,19 @@ fn a_failing_executor_reports_its_panic() {
     let joiner = World::real().executor("doomed", None, |_| async { panic!("on purpose") }).unwrap();
     assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| joiner.join_blocking())).is_err());
 }
+
+#[test]
+fn idle_buffers_are_freed_by_and_by() {
+    real(|_, rt, _| async move {
+        let RtKind::Real(executor) = &rt.0 else { panic!("the real world") };
+        drop((0..8).map(|_| rt.buffer(1 << 20)).collect::<Vec<_>>());
+        assert_eq!(executor.pool().idle_bytes(), 8 << 20);
+        for _ in 0..500 {
+            if executor.pool().idle_bytes() == 0 {
+                return;
+            }
+            rt.sleep(Duration::from_millis(10)).await;
+        }
+        panic!("{} bytes are kept", executor.pool().idle_bytes());
+    });
+}

@@ -42,6 +42,13 @@ pub enum FrameError {
     NotNative,
 }
 
+#[derive(Debug)]
+struct Large {
+    /// At least as long as the frame.
+    memory: Vec<u8>,
+    frame_bytes: usize,
+}
+
 /// An incremental splitter. After an error it keeps answering that error.
 #[derive(Debug)]
 pub struct FrameReader {
@@ -54,7 +61,7 @@ pub struct FrameReader {
     /// Size of the next buffer for frames that are not announced yet.
     chunk_bytes: usize,
     /// A large frame that is arriving has memory of its own, which comes back once its bytes are used.
-    large: Option<Vec<u8>>,
+    large: Option<Large>,
     recycler: Recycler,
     /// Bytes of a refused frame that are still to be dropped.
     skip: usize,
@@ -143,13 +150,13 @@ impl FrameReader {
             self.grow();
         }
         match &mut self.large {
-            Some(large) => &mut large[self.filled..],
+            Some(large) => &mut large.memory[self.filled..large.frame_bytes],
             None => &mut self.buffer[self.filled..],
         }
     }
 
     fn capacity(&self) -> usize {
-        self.large.as_ref().map_or(self.buffer.len(), Vec::len)
+        self.large.as_ref().map_or(self.buffer.len(), |large| large.frame_bytes)
     }
 
     /// The first `count` bytes of [`space`](Self::space) are from the peer now.
@@ -162,7 +169,7 @@ impl FrameReader {
     /// Bytes received and not yet answered by [`next`](Self::next).
     pub fn pending(&self) -> &[u8] {
         match &self.large {
-            Some(large) => &large[..self.filled],
+            Some(large) => &large.memory[..self.filled],
             None => &self.buffer[..self.filled],
         }
     }
@@ -198,7 +205,7 @@ impl FrameReader {
         if let Some(large) = self.large.take() {
             // It holds this frame and nothing else.
             self.filled = 0;
-            return Ok(Some((header, self.recycler.lend(large).slice(HEADER_BYTES..frame_bytes))));
+            return Ok(Some((header, self.recycler.lend(large.memory).slice(HEADER_BYTES..frame_bytes))));
         }
         let mut frame = self.take(frame_bytes);
         Ok(Some((header, frame.split_off(HEADER_BYTES))))
@@ -233,7 +240,7 @@ impl FrameReader {
     fn grow(&mut self) {
         if let Some(large) = self.large.take() {
             // Whole, but not taken yet: it goes on in front of what follows.
-            self.buffer = BytesMut::from(&large[..]);
+            self.buffer = BytesMut::from(&large.memory[..large.frame_bytes]);
         }
         let announced = match self.peek() {
             Ok(Some(header)) => header.frame_bytes(),
@@ -245,10 +252,10 @@ impl FrameReader {
         let more = self.filled + chunk;
         let bytes = if announced > self.filled { announced.min(earned.max(more)) } else { more };
         if announced >= LARGE_BYTES && bytes == announced {
-            let mut large = self.recycler.take(announced);
-            large[..self.filled].copy_from_slice(self.pending());
+            let mut memory = self.recycler.take(announced);
+            memory[..self.filled].copy_from_slice(self.pending());
             self.buffer = BytesMut::new();
-            self.large = Some(large);
+            self.large = Some(Large { memory, frame_bytes: announced });
             return;
         }
         let mut buffer = BytesMut::zeroed(bytes.max(chunk));
