@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use super::segment::{Index, OpenIndex, Segment};
-use super::{Journal, SEGMENT_BYTES_MIN};
+use super::{Journal, SEGMENT_BYTES_MIN, zero};
 use crate::api::Chunk;
 use crate::base::align::{BLOCK_BYTES, align_up};
 use crate::base::crc;
@@ -60,6 +60,8 @@ pub(super) struct Head {
     pub offline: Option<Offline>,
     /// End of the newest mark: nothing was appended since if the head stands here.
     pub marked: Address,
+    /// Small frames of blocks since the last large one.
+    pub small_frames: u32,
 }
 
 pub(super) struct InFlight {
@@ -330,6 +332,7 @@ impl Journal {
         if slot.kind == FrameKind::Block {
             let frame = TailFrame { address: slot.address, buf: Rc::new(buf.clone()) };
             self.tail.borrow_mut().push(frame, durable);
+            head.small_frames = zero::small_frames(head.small_frames, padded);
         }
         drop(head);
         // Not after a footer, which ends the segment, nor after a mark, which may end the journal.

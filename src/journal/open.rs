@@ -270,6 +270,7 @@ fn assemble(opening: Opening, budget: Budget, start: u32, recovery: &mut Recover
             chain: recovery.chain,
             next,
             is_starved: false,
+            small_frames: 0,
             durable: address,
             in_flight: VecDeque::new(),
             offline: None,

@@ -7,8 +7,10 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::{Budget, Journal, Loss, OpenError, Replay, ReplayedBlock, SEGMENT_BYTES_MIN};
+use super::{Budget, Growth, Journal, Loss, OpenError, Replay, ReplayedBlock, SEGMENT_BYTES_MIN};
+use crate::base::crc::crc32c;
 use crate::format::checkpoint::Checkpoint;
+use crate::format::frame::{FrameKind, Part};
 use crate::format::mark::LaneEnd;
 use crate::model::{JournalId, LaneId, Position};
 use crate::rt::local::Event;
@@ -101,4 +103,47 @@ fn what_was_recovered_survives_a_flush_that_lied() {
         kept += usize::from(found[1].1 == [1, 2]);
     }
     assert!((20..180).contains(&kept), "the failed mark was sometimes there, sometimes not: {kept}");
+}
+
+/// Writes a frame of so many bytes and waits until it is durable.
+async fn append(journal: &Rc<Journal>, bytes: usize) {
+    let growth = Growth { blocks: 1, ..Growth::default() };
+    let slot = journal.reserve(FrameKind::Block, 1, bytes, growth).expect("there is room");
+    let part = Part { length: bytes as u32, checksum: crc32c(&slot.buf[slot.parts_at..][..bytes]) };
+    let done = Event::new();
+    let told = done.clone();
+    journal.submit(slot, vec![part], Box::new(move |_| told.notify()));
+    done.wait().await;
+}
+
+#[test]
+fn zeros_are_written_ahead_of_small_frames_that_follow_each_other() {
+    let simulation = Simulation::new(1, Faults::default(), false);
+    let machine = simulation.machine(64 << 20);
+    let (process, _) = simulation.process(machine);
+    let is_done = Rc::new(Cell::new(false));
+    let told = is_done.clone();
+    simulation.start(process, "writer", |rt| async move {
+        let folder = rt.create_folder(Path::new("/data")).await.unwrap();
+        Journal::create(&rt, &folder, ID, 8 << 20).await.unwrap();
+        let journal = open(&rt, &mut Marks::default()).await.unwrap();
+        let asked = || {
+            let head = journal.head.borrow();
+            let ahead = head.active.ahead.borrow();
+            ahead.is_under_way() || ahead.zeroed_to > 0
+        };
+        for _ in 0..6 {
+            append(&journal, 200 << 10).await;
+            append(&journal, 100).await;
+        }
+        assert!(!asked(), "small ones among large ones");
+        for _ in 0..6 {
+            append(&journal, 100).await;
+        }
+        assert!(!asked());
+        append(&journal, 100).await;
+        assert!(asked(), "the eighth");
+        told.set(true);
+    });
+    assert_eq!(simulation.run(FOREVER, || is_done.get()), Stop::Done);
 }
