@@ -114,6 +114,10 @@ impl Waiters {
     }
 }
 
+/// A sender that waits for memory is woken once this part of all is free: woken for each small batch, it would
+/// run for one record, and the switch of threads costs more than the record.
+const RESUME_PART: usize = 32;
+
 /// Memory of a producer: records reserve it before they are kept, batches give it back when their
 /// fate is known. Waiting senders are served in the order they came. Sequentially consistent: a
 /// sender that announces itself and then finds no room is seen by whoever then makes room.
@@ -123,7 +127,14 @@ pub(super) struct Budget {
     used: AtomicUsize,
     /// Senders that wait; while there are any, newcomers queue behind them.
     waiting: AtomicUsize,
-    queue: Mutex<VecDeque<(u64, Waker)>>,
+    queue: Mutex<VecDeque<Waiter>>,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    ticket: u64,
+    bytes: usize,
+    waker: Waker,
 }
 
 impl Budget {
@@ -157,14 +168,17 @@ impl Budget {
     }
 
     pub fn give_back(&self, bytes: usize) {
-        self.used.fetch_sub(bytes, Ordering::SeqCst);
+        let used = self.used.fetch_sub(bytes, Ordering::SeqCst) - bytes;
         if self.is_starved() {
-            self.wake_front();
+            let resumes = |waiter: &&Waiter| {
+                used + waiter.bytes.max(self.bytes_max / RESUME_PART) <= self.bytes_max || used == 0
+            };
+            self.wake_front(resumes);
         }
     }
 
-    fn wake_front(&self) {
-        let waker = lock(&self.queue).front().map(|(_, waker)| waker.clone());
+    fn wake_front(&self, which: impl FnOnce(&&Waiter) -> bool) {
+        let waker = lock(&self.queue).front().filter(which).map(|waiter| waiter.waker.clone());
         if let Some(waker) = waker {
             waker.wake();
         }
@@ -193,13 +207,14 @@ impl Future for Waiting<'_> {
             let mut queue = lock(&budget.queue);
             if !self.queued {
                 self.queued = true;
-                queue.push_back((self.ticket, context.waker().clone()));
+                let (ticket, bytes, waker) = (self.ticket, self.bytes, context.waker().clone());
+                queue.push_back(Waiter { ticket, bytes, waker });
                 budget.waiting.fetch_add(1, Ordering::SeqCst);
             }
-            let front = queue.front().is_some_and(|(ticket, _)| *ticket == self.ticket);
+            let front = queue.front().is_some_and(|waiter| waiter.ticket == self.ticket);
             if !front || !budget.take(self.bytes) {
-                if let Some(entry) = queue.iter_mut().find(|(ticket, _)| *ticket == self.ticket) {
-                    entry.1.clone_from(context.waker());
+                if let Some(waiter) = queue.iter_mut().find(|waiter| waiter.ticket == self.ticket) {
+                    waiter.waker.clone_from(context.waker());
                 }
                 return Poll::Pending;
             }
@@ -213,9 +228,9 @@ impl Waiting<'_> {
     /// Leaves the queue and lets the next one try.
     fn leave(&mut self) {
         if std::mem::take(&mut self.queued) {
-            lock(&self.budget.queue).retain(|(ticket, _)| *ticket != self.ticket);
+            lock(&self.budget.queue).retain(|waiter| waiter.ticket != self.ticket);
             self.budget.waiting.fetch_sub(1, Ordering::SeqCst);
-            self.budget.wake_front();
+            self.budget.wake_front(|_| true);
         }
     }
 }
@@ -223,5 +238,43 @@ impl Waiting<'_> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.leave();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::task::Wake;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn a_sender_without_memory_is_woken_when_it_is_worth_it() {
+        for (wanted, resumes_at) in [(1, 10), (100, 100), (2000, 320)] {
+            let budget = Budget::new(320);
+            assert!((0..32).all(|_| budget.try_take(10)));
+            let wakes = Arc::new(Count::default());
+            let waker = Waker::from(wakes.clone());
+            let mut context = Context::from_waker(&waker);
+            let mut waiting = pin!(budget.wait(wanted, 1));
+            assert!(waiting.as_mut().poll(&mut context).is_pending());
+            let mut freed = 0;
+            while wakes.0.load(Ordering::SeqCst) == 0 {
+                budget.give_back(5);
+                freed += 5;
+            }
+            assert_eq!(freed, resumes_at, "for {wanted} bytes");
+            assert!(waiting.as_mut().poll(&mut context).is_ready());
+            assert!(!budget.is_starved());
+        }
     }
 }
