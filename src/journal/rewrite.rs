@@ -20,14 +20,18 @@ use crate::format::frame::{self, Address, FrameHeader, FrameKind, Part};
 use crate::format::manifest::{Record, Role};
 use crate::format::salvage;
 use crate::model::PartitionId;
-use crate::rt::{Buf, File};
+use crate::rt::File;
 
 /// Neighbouring runs of a partition are merged up to this.
 const MERGED_BYTES_MAX: usize = 64 << 10;
 /// The index counts the records of a run in 32 bits.
 const MERGED_RECORDS_MAX: i64 = 1 << 31;
 const FRAME_BYTES: usize = 1 << 20;
-const READ_BYTES: u64 = 1 << 20;
+/// Runs that are in memory at once, a span at a time: a whole segment of each journal would be more than a small
+/// memory budget has. Neighbours are read together, over gaps of up to this.
+const GROUP_BYTES: u64 = 16 << 20;
+const SPAN_BYTES: u64 = 1 << 20;
+const SPAN_GAP_BYTES: u64 = 32 << 10;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RewriteOutcome {
@@ -112,14 +116,13 @@ impl Journal {
         index: &SegmentIndex,
         is_live: impl Fn(PartitionId, &RunRef) -> bool,
     ) -> io::Result<(Output, u32, SegmentIndex, u64)> {
-        let source = self.read_whole(input).await?;
         let file =
             self.check_write("a rewrite's output could not be made", self.take_reserve(number).await)?;
         self.rt.step("rewrite.created");
         let open = OpenIndex::default();
         let mut output =
             Output { file, number, byte: 0, chain: 0, index: open, frame: Vec::new(), frame_bytes: 0 };
-        let lost = self.copy_live(&source, index, &mut output, is_live).await?;
+        let lost = self.copy_live(input, index, &mut output, is_live).await?;
         self.flush_frame(&mut output).await?;
         let (footer, sealed) = self.write_footer(&mut output).await?;
         let what = "a rewrite's output could not be written";
@@ -133,46 +136,89 @@ impl Journal {
 
     async fn copy_live(
         self: &Rc<Self>,
-        source: &[Buf],
+        input: &Rc<Segment>,
         index: &SegmentIndex,
         output: &mut Output,
         is_live: impl Fn(PartitionId, &RunRef) -> bool,
     ) -> io::Result<u64> {
-        let mut lost = 0;
+        let (mut lost, mut open) = (0, None);
+        let (mut group, mut bytes) = (Vec::new(), 0);
         for (id, runs) in index.partitions() {
-            let mut open: Option<Carried> = None;
             for run in runs.iter().filter(|run| is_live(id, run)) {
-                let carried = carry(source, id, run);
-                lost += u64::from(carried.entry.kind == EntryKind::Lost);
-                match &mut open {
-                    Some(last) if merges(&last.entry, &carried.entry) => merge(last, carried),
-                    _ => {
-                        if let Some(done) = open.replace(carried) {
-                            self.push(output, done).await?;
-                        }
-                    }
+                group.push((id, *run));
+                bytes += run.range().end - run.range().start;
+                if bytes >= GROUP_BYTES {
+                    lost += self.copy_group(input, &group, &mut open, output).await?;
+                    group.clear();
+                    bytes = 0;
                 }
             }
-            if let Some(done) = open {
-                self.push(output, done).await?;
+        }
+        lost += self.copy_group(input, &group, &mut open, output).await?;
+        if let Some(done) = open {
+            self.push(output, done).await?;
+        }
+        Ok(lost)
+    }
+
+    /// Copies runs in their order; `open` is the last one, to which the next may be added. Answers how many are lost.
+    async fn copy_group(
+        self: &Rc<Self>,
+        input: &Rc<Segment>,
+        group: &[(PartitionId, RunRef)],
+        open: &mut Option<Carried>,
+        output: &mut Output,
+    ) -> io::Result<u64> {
+        let mut lost = 0;
+        let mut bytes = self.read_runs(input, group).await?;
+        for (at, (id, run)) in group.iter().enumerate() {
+            let carried = carry(&std::mem::take(&mut bytes[at]), *id, run);
+            lost += u64::from(carried.entry.kind == EntryKind::Lost);
+            match open {
+                Some(last) if merges(&last.entry, &carried.entry) => merge(last, carried),
+                _ => {
+                    if let Some(done) = open.replace(carried) {
+                        self.push(output, done).await?;
+                    }
+                }
             }
         }
         Ok(lost)
     }
 
-    async fn read_whole(&self, segment: &Segment) -> io::Result<Vec<Buf>> {
-        let mut chunks = Vec::new();
-        let end = segment.footer.get().map_or(segment.bytes, u64::from);
-        let mut at = 0;
-        while at < end {
-            let chunk = segment.file.read_at(at, align_up(end - at).min(READ_BYTES) as usize).await?;
-            if chunk.is_empty() {
-                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the segment is cut short"));
+    /// What lies on the disk where the runs should be, in their order.
+    async fn read_runs(
+        &self,
+        input: &Rc<Segment>,
+        group: &[(PartitionId, RunRef)],
+    ) -> io::Result<Vec<Vec<u8>>> {
+        let mut by_place: Vec<usize> = (0..group.len()).collect();
+        by_place.sort_unstable_by_key(|&at| group[at].1.address);
+        let range = |at: usize| group[at].1.range();
+        let mut found = vec![Vec::new(); group.len()];
+        let mut rest = &by_place[..];
+        while let Some(&first) = rest.first() {
+            let start = range(first).start;
+            let (mut end, mut count) = (range(first).end, 1);
+            for &next in &rest[1..] {
+                let next = range(next);
+                if next.start > end + SPAN_GAP_BYTES || next.end > start + SPAN_BYTES {
+                    break;
+                }
+                end = end.max(next.end);
+                count += 1;
             }
-            at += chunk.len() as u64;
-            chunks.push(chunk);
+            let (buf, from) = self.read_span(input, start..end).await?;
+            for &at in &rest[..count] {
+                let run = range(at);
+                let place = from + (run.start - start) as usize;
+                let bytes = buf.get(place..).unwrap_or_default();
+                found[at] = bytes[..bytes.len().min((run.end - run.start) as usize)].to_vec();
+            }
+            rest = &rest[count..];
+            self.rt.yield_now().await;
         }
-        Ok(chunks)
+        Ok(found)
     }
 
     async fn push(self: &Rc<Self>, output: &mut Output, carried: Carried) -> io::Result<()> {
@@ -261,11 +307,10 @@ impl Segment {
     }
 }
 
-/// Copies a run out of the input; one that does not verify becomes a lost range.
-fn carry(source: &[Buf], id: PartitionId, run: &RunRef) -> Carried {
-    let bytes = gather(source, run.range());
-    let entry = Entry::decode(&bytes).ok().or_else(|| salvage::entry(&bytes));
-    if let (Some(entry), Some(payload)) = (entry, verified_payload(&bytes, id, run)) {
+/// A run as it was read; one that does not verify becomes a lost range.
+fn carry(bytes: &[u8], id: PartitionId, run: &RunRef) -> Carried {
+    let entry = Entry::decode(bytes).ok().or_else(|| salvage::entry(bytes));
+    if let (Some(entry), Some(payload)) = (entry, verified_payload(bytes, id, run)) {
         return Carried { entry, payload: bytes[payload].to_vec() };
     }
     let lost = Entry {
@@ -277,24 +322,9 @@ fn carry(source: &[Buf], id: PartitionId, run: &RunRef) -> Carried {
     Carried { entry: lost, payload: Vec::new() }
 }
 
-fn gather(source: &[Buf], range: std::ops::Range<u64>) -> Vec<u8> {
-    let mut out = Vec::with_capacity((range.end - range.start) as usize);
-    let mut at = range.start;
-    while at < range.end {
-        let Some(chunk) = source.get((at / READ_BYTES) as usize) else { break };
-        let from = (at % READ_BYTES) as usize;
-        let to = chunk.len().min(from + (range.end - at) as usize);
-        if from >= to {
-            break;
-        }
-        out.extend_from_slice(&chunk[from..to]);
-        at += (to - from) as u64;
-    }
-    out
-}
-
 fn merges(last: &Entry, next: &Entry) -> bool {
-    last.kind == EntryKind::Data
+    last.id == next.id
+        && last.kind == EntryKind::Data
         && next.kind == EntryKind::Data
         && last.exposed_epoch == next.exposed_epoch
         && last.last_offset + 1 == next.first_offset
