@@ -10,8 +10,9 @@ use crate::server::{Server, Setup, Subject};
 use crate::values::value_bytes;
 use crate::worker::connect;
 
-/// What null keeps in memory where somebody reads.
-const STORE_BYTES: u64 = 2 << 30;
+/// What each shard of null keeps in memory where somebody reads: about as much as the broker does. More would be new
+/// memory for most of a round, which costs more than what is measured.
+const STORE_BYTES: u64 = 256 << 20;
 
 /// The default of `max.message.bytes`, and what a batch of one record has beside its value at most.
 const MESSAGE_BYTES_MAX: u64 = 1_048_588;

@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 
+use crate::base::Few;
+
 /// Locks; a panic elsewhere while the lock was held is our bug and ends this thread too.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().expect("no code panics while it holds this lock")
@@ -96,9 +98,9 @@ impl<T> Promise<T> {
     }
 }
 
-/// Wakers of everybody who waits for one condition, which each checks again.
+/// Wakers of everybody who waits for one condition, which each checks again: mostly one.
 #[derive(Debug, Default)]
-pub(super) struct Waiters(Mutex<Vec<Waker>>);
+pub(super) struct Waiters(Mutex<Few<Waker>>);
 
 impl Waiters {
     pub fn add(&self, context: &Context<'_>) {

@@ -16,7 +16,9 @@ use crate::client::sync::lock;
 use crate::record::{BatchBuilder, Compression, Header};
 
 /// First allocation of a batch, until the partition has shown how large its batches become.
-const BATCH_BYTES_GUESS: usize = 16 << 10;
+const BATCH_BYTES_GUESS: usize = 4 << 10;
+/// Allocations are a multiple of this: ten thousand small batches wait at once.
+const BATCH_BYTES_STEP: usize = 256;
 
 #[derive(Debug)]
 pub(super) struct Accumulator {
@@ -163,7 +165,7 @@ impl Accumulator {
 
 /// Batches of a partition tend to be alike: allocate the next one as large as this one became.
 fn guess(open: &Open) -> usize {
-    open.builder.bytes().next_multiple_of(4096).max(4096)
+    open.builder.bytes().next_multiple_of(BATCH_BYTES_STEP)
 }
 
 impl State {

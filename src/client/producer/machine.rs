@@ -5,21 +5,20 @@
 //! id, send. Invariant: a partition that waits for something has a reason that ends in an event
 //! for it, or a wake-up time.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::accumulator::Accumulator;
 use super::partition::{Binding, Identity, Partition, Verdict};
+use super::serve::EARLY_MAX;
+use super::turns::Turns;
 use super::{Front, Lookup, ProducerHandle, ProducerOptions, Topic};
 use crate::client::error::ProduceError;
 use crate::client::session::{Action, Event, Machine, Millis, News, Session, Settings, Target};
 use crate::client::sync::{Bell, Budget, lock};
 use crate::model::{ErrorCode, Failure};
 use crate::wire::{BATCH_BYTES_MAX, Produced, Reply};
-
-/// Partitions that one run looks at in vain when nothing may linger.
-const LOOKS: usize = 64;
 
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Tag {
@@ -53,18 +52,17 @@ pub struct ProducerMachine {
     topics: BTreeMap<String, Vec<usize>>,
     lookups: Vec<Lookup>,
     /// To be looked at.
-    pub(super) dirty: BTreeSet<usize>,
+    pub(super) dirty: Turns,
     /// Wake-up times, the same as in the partitions.
     pub(super) wakes: BTreeSet<(Millis, usize)>,
-    /// Partitions that may hold an open batch.
-    pub(super) open: BTreeSet<usize>,
-    /// The partition to be looked at after the last one: all get their turn.
-    cursor: usize,
-    /// The same among those that linger, and how many of them may still be looked at in this run.
-    lingering: usize,
-    pub(super) looks_left: usize,
-    /// Partitions that wait until a link takes more, in the order they came.
-    pub(super) crowded: BTreeMap<Target, VecDeque<usize>>,
+    /// When batches may be out of time, the same as in the partitions.
+    pub(super) expiries: BTreeSet<(Millis, usize)>,
+    /// Partitions whose open batch lingers: they are looked at when nothing may linger any more.
+    pub(super) lingering: Turns,
+    /// Partitions that wait until a link takes more.
+    pub(super) crowded: BTreeMap<Target, Turns>,
+    /// Partitions whose open batch may still grow until more of those that a link has taken early is answered.
+    pub(super) growing: BTreeMap<Target, Turns>,
     pub(super) id: Id,
     /// When a producer id may be asked for again.
     pub(super) id_not_before: Millis,
@@ -95,13 +93,12 @@ impl ProducerOptions {
             partitions: Vec::new(),
             topics: BTreeMap::new(),
             lookups: Vec::new(),
-            dirty: BTreeSet::new(),
+            dirty: Turns::default(),
             wakes: BTreeSet::new(),
-            open: BTreeSet::new(),
-            cursor: 0,
-            lingering: 0,
-            looks_left: 0,
+            expiries: BTreeSet::new(),
+            lingering: Turns::default(),
             crowded: BTreeMap::new(),
+            growing: BTreeMap::new(),
             id: Id::None,
             id_not_before: 0,
             finished: false,
@@ -121,7 +118,12 @@ impl Machine for ProducerMachine {
         while let Some(&(at, index)) = self.wakes.first().filter(|(at, _)| *at <= now) {
             self.wakes.remove(&(at, index));
             self.partitions[index].wake = None;
-            self.dirty.insert(index);
+            self.dirty.push(index);
+        }
+        while let Some(&(at, index)) = self.expiries.first().filter(|(at, _)| *at <= now) {
+            self.expiries.remove(&(at, index));
+            self.partitions[index].expiry = None;
+            self.dirty.push(index);
         }
         self.run(now);
     }
@@ -131,7 +133,7 @@ impl Machine for ProducerMachine {
     }
 
     fn poll_timeout(&self) -> Option<Millis> {
-        let wake = self.wakes.first().map(|(at, _)| *at);
+        let wake = self.wakes.first().into_iter().chain(self.expiries.first()).map(|(at, _)| *at).min();
         let lookups = self.lookups.iter().filter_map(|lookup| self.deadline(lookup.asked));
         wake.into_iter().chain(self.session.poll_timeout()).chain(lookups).min()
     }
@@ -162,7 +164,6 @@ impl ProducerMachine {
             return;
         }
         self.read_front(now);
-        self.looks_left = LOOKS;
         loop {
             while let Some(news) = self.session.next_news() {
                 self.hear(now, news);
@@ -179,38 +180,36 @@ impl ProducerMachine {
 
     /// Who is looked at next: partitions that wait for a link, if it has room now, then dirty ones.
     fn next_turn(&mut self) -> Option<usize> {
-        for (target, queue) in &mut self.crowded {
-            if !queue.is_empty() && self.session.has_room(*target) {
-                let index = queue.pop_front()?;
-                self.partitions[index].is_crowded = false;
-                self.dirty.remove(&index);
+        for (target, waiting) in &mut self.crowded {
+            if self.session.has_room(*target)
+                && let Some(index) = waiting.pop()
+            {
+                self.dirty.remove(index);
                 return Some(index);
             }
         }
-        let next = self.dirty.range(self.cursor..).next().or_else(|| self.dirty.first()).copied()?;
-        self.dirty.remove(&next);
-        self.cursor = next + 1;
-        Some(next)
+        for (target, waiting) in &mut self.growing {
+            if self.session.has_room(*target)
+                && self.session.counted(*target) < EARLY_MAX
+                && let Some(index) = waiting.pop()
+            {
+                return Some(index);
+            }
+        }
+        self.dirty.pop()
     }
 
-    /// While nothing may linger: the next partition with an open batch. Ten thousand may have one, so a
-    /// run goes on only while that leads to requests; whoever is in the way of the others is waited
-    /// for, and its event begins another run.
+    /// While nothing may linger: the next partition with an open batch. What keeps it from being sent is waited for,
+    /// and ends in an event.
     fn next_lingering(&mut self) -> Option<usize> {
-        if self.looks_left == 0 || !self.front.is_urgent() {
-            return None;
-        }
-        let next = self.open.range(self.lingering..).next().or_else(|| self.open.first()).copied()?;
-        self.lingering = next + 1;
-        self.looks_left -= 1;
-        Some(next)
+        if self.front.is_urgent() { self.lingering.pop() } else { None }
     }
 
     /// Looks at what senders left: partitions with batches, topics to be looked up.
     fn read_front(&mut self, now: Millis) {
         for index in std::mem::take(&mut *lock(&self.front.ready)) {
-            self.open.insert(index);
-            self.dirty.insert(index);
+            self.partitions[index].is_open = true;
+            self.dirty.push(index);
         }
         let lookups = std::mem::take(&mut *lock(&self.front.lookups));
         for lookup in &lookups {
@@ -233,8 +232,7 @@ impl ProducerMachine {
             News::Up { target } => self.wake_waiting_for(target),
             News::Written { tag: Tag::Produce(index, id) } => {
                 let produced = Produced { base_offset: -1, log_append_time_ms: -1, log_start: -1 };
-                self.partitions[index].acknowledged(id, &produced);
-                self.dirty.insert(index);
+                self.acknowledged(index, id, &produced);
             }
             News::Written { .. } => {}
             News::Reply { target, tag, result } => self.reply(now, target, tag, result),
@@ -247,6 +245,14 @@ impl ProducerMachine {
         }
     }
 
+    fn acknowledged(&mut self, index: usize, id: u64, produced: &Produced) {
+        let partition = &mut self.partitions[index];
+        partition.acknowledged(id, produced);
+        if partition.has_queued() || partition.is_open {
+            self.dirty.push(index);
+        }
+    }
+
     /// Partitions that had to wait for a link, or for a producer id, look again.
     fn wake_waiting_for(&mut self, target: Target) {
         for (index, partition) in self.partitions.iter().enumerate() {
@@ -254,8 +260,8 @@ impl ProducerMachine {
                 Binding::Closed => true,
                 Binding::Opening(to) | Binding::Open(to, _) => to == target,
             };
-            if bound && (partition.has_queued() || self.open.contains(&index)) {
-                self.dirty.insert(index);
+            if bound && (partition.has_queued() || partition.is_open) {
+                self.dirty.push(index);
             }
         }
     }
@@ -275,27 +281,24 @@ impl ProducerMachine {
             if lost || bound {
                 partition.disconnected();
             }
-            if lost || bound || partition.has_queued() {
-                self.dirty.insert(index);
+            if lost || bound || partition.has_queued() || partition.is_open {
+                self.dirty.push(index);
             }
         }
-        for index in self.crowded.remove(&target).unwrap_or_default() {
-            self.partitions[index].is_crowded = false;
-            self.dirty.insert(index);
+        for waiting in [self.crowded.remove(&target), self.growing.remove(&target)].into_iter().flatten() {
+            waiting.iter().for_each(|index| self.dirty.push(index));
         }
-        self.dirty.extend(&self.open);
     }
 
     fn reply(&mut self, now: Millis, target: Target, tag: Tag, result: Result<Reply, Failure>) {
         match (tag, result) {
             (Tag::Open(index), Ok(Reply::Open(opened))) => {
                 self.partitions[index].bind(opened.partition.topic, target, opened.handle);
-                self.dirty.insert(index);
+                self.dirty.push(index);
             }
             (Tag::Open(index), Err(failure)) => self.not_opened(now, index, &failure),
             (Tag::Produce(index, id), Ok(Reply::Produce(produced))) => {
-                self.partitions[index].acknowledged(id, &produced);
-                self.dirty.insert(index);
+                self.acknowledged(index, id, &produced);
                 *lock(&self.front.trouble) = None;
             }
             (Tag::Produce(index, id), Err(failure)) => {
@@ -322,9 +325,11 @@ impl ProducerMachine {
     }
 
     fn wake_all_queued(&mut self) {
-        let queued = self.partitions.iter().enumerate().filter(|(_, partition)| partition.has_queued());
-        self.dirty.extend(queued.map(|(index, _)| index));
-        self.dirty.extend(&self.open);
+        for (index, partition) in self.partitions.iter().enumerate() {
+            if partition.has_queued() || partition.is_open {
+                self.dirty.push(index);
+            }
+        }
     }
 
     fn not_opened(&mut self, now: Millis, index: usize, failure: &Failure) {
@@ -337,7 +342,7 @@ impl ProducerMachine {
         } else {
             partition.fail_queued(ProduceError::Refused(failure.clone()));
         }
-        self.dirty.insert(index);
+        self.dirty.push(index);
     }
 
     fn refused(&mut self, now: Millis, index: usize, id: u64, failure: Failure) {
@@ -355,7 +360,7 @@ impl ProducerMachine {
                 self.id = Id::None;
             }
         }
-        self.dirty.insert(index);
+        self.dirty.push(index);
     }
 
     /// The route of a topic was looked up anew: senders and partitions learn about it.
@@ -378,7 +383,7 @@ impl ProducerMachine {
                     if !partition.agrees_with(route.id, shard.copied()) {
                         partition.unbind();
                     }
-                    self.dirty.insert(index);
+                    self.dirty.push(index);
                 }
                 answer(due, Ok(()));
             }
@@ -389,7 +394,7 @@ impl ProducerMachine {
                 for &index in self.topics.get(name).into_iter().flatten() {
                     self.partitions[index].collect(true);
                     self.partitions[index].fail_queued(error.clone());
-                    self.dirty.insert(index);
+                    self.dirty.push(index);
                 }
                 answer(due, Err(error));
             }

@@ -11,6 +11,7 @@ mod completion;
 mod machine;
 mod partition;
 mod serve;
+mod turns;
 
 #[cfg(test)]
 mod tests;
@@ -27,6 +28,7 @@ use bytes::Bytes;
 use super::error::ProduceError;
 use super::session::Millis;
 use super::sync::{Bell, Budget, Promise, lock};
+use crate::base::Map;
 use crate::record::{BatchBuilder, Compression, HEADER_BYTES, Header, partition_for_key};
 use crate::wire::{Acks, BATCH_BYTES_MAX};
 use accumulator::Accumulator;
@@ -40,7 +42,7 @@ pub struct ProducerOptions {
     pub acks: Acks,
     /// None, lz4 or zstd.
     pub compression: Compression,
-    /// How long an open batch waits for more records.
+    /// How long an open batch waits for more records; longer while the broker has much to answer.
     pub linger: Duration,
     /// Where a batch is full, before compression; a larger record makes a batch of its own, up to
     /// the topic's bound.
@@ -115,7 +117,7 @@ struct Front {
     budget: Budget,
     bell: Arc<Bell>,
     /// Batches opened and not completed, by id.
-    incomplete: Mutex<BTreeMap<u64, Arc<Completion>>>,
+    incomplete: Mutex<Map<u64, Arc<Completion>>>,
     batch_next: AtomicU64,
     ticket_next: AtomicU64,
     /// Partitions that the machine should look at.

@@ -76,10 +76,12 @@ pub(super) struct Partition {
     pub topic: Arc<str>,
     pub accumulator: Arc<Accumulator>,
     pub binding: Binding,
+    /// It may hold an open batch.
+    pub is_open: bool,
     /// When the machine has to look again by itself.
     pub wake: Option<Millis>,
-    /// It queues for room on its link.
-    pub is_crowded: bool,
+    /// When it looks for batches that are out of time: not after the first of them is.
+    pub expiry: Option<Millis>,
     front: Arc<Front>,
     idempotent: bool,
     topic_id: Option<TopicId>,
@@ -108,8 +110,9 @@ impl Partition {
             topic,
             accumulator,
             binding: Binding::Closed,
+            is_open: false,
             wake: None,
-            is_crowded: false,
+            expiry: None,
             front,
             idempotent,
             topic_id: None,

@@ -6,8 +6,13 @@
 use super::machine::{Id, ProducerMachine, Tag};
 use super::partition::Binding;
 use crate::client::error::ProduceError;
-use crate::client::session::{Millis, Target, topic_id};
+use crate::client::session::{Batch, Millis, Target, topic_id};
 use crate::wire::{Request, TopicRef};
+
+/// While so many batches that were sent before they were full wait for their answers on a link, the next ones stay
+/// open: the broker has enough to do, and what would wait there as many small batches becomes fewer larger ones here.
+/// Measured with keyed 1 KiB records over 10,000 partitions: 278, 287, 228 MB/s with 256, 1,024, 4,096; 177 without.
+pub(super) const EARLY_MAX: usize = 512;
 
 impl ProducerMachine {
     /// Does all that can be done for a partition now, and sees to it that it is looked at again.
@@ -16,25 +21,28 @@ impl ProducerMachine {
         let wake = self.advance(now, index);
         let partition = &mut self.partitions[index];
         let opened = partition.accumulator.opened_ms();
-        if opened.is_none() {
-            self.open.remove(&index);
-        }
+        partition.is_open = opened.is_some();
         if cfg!(any(debug_assertions, feature = "sim")) {
             partition.check();
         }
-        let expires = self.front.options.delivery_timeout_ms().and_then(|timeout| {
+        if partition.wake != wake {
+            if let Some(at) = std::mem::replace(&mut partition.wake, wake) {
+                self.wakes.remove(&(at, index));
+            }
+            self.wakes.extend(wake.map(|at| (at, index)));
+        }
+        let expiry = self.front.options.delivery_timeout_ms().and_then(|timeout| {
             let opened = opened.map(|opened| opened + timeout);
             partition.deadline(timeout).into_iter().chain(opened).min()
         });
-        let wake = wake.into_iter().chain(expires).min();
-        if partition.wake != wake {
-            if let Some(at) = partition.wake {
-                self.wakes.remove(&(at, index));
+        // One that comes too early finds nothing to do, once in a timeout; moved for each batch, it would cost more.
+        if let Some(at) = expiry
+            && partition.expiry.is_none_or(|before| at < before)
+        {
+            if let Some(before) = partition.expiry.replace(at) {
+                self.expiries.remove(&(before, index));
             }
-            if let Some(at) = wake {
-                self.wakes.insert((at, index));
-            }
-            partition.wake = wake;
+            self.expiries.insert((at, index));
         }
     }
 
@@ -49,10 +57,11 @@ impl ProducerMachine {
             }
             partition.expire(now, timeout, self.session.trouble());
         }
-        let linger = if self.front.is_urgent() { 0 } else { options.linger_ms() };
+        let is_urgent = self.front.is_urgent();
+        let linger = if is_urgent { 0 } else { options.linger_ms() };
         let lingers = partition.accumulator.opened_ms().map(|opened| opened + linger);
         if !partition.has_queued() && lingers.is_none_or(|until| until > now) {
-            return lingers;
+            return self.linger(index, lingers, is_urgent);
         }
         if partition.not_before() > now {
             return Some(partition.not_before());
@@ -65,7 +74,15 @@ impl ProducerMachine {
         // A blocked partition is looked at again when an answer comes, or the link has room.
         let blocked = crowded || partition.has_queued() || !partition.may_send(now);
         let lingers = partition.accumulator.opened_ms().map(|opened| opened + linger);
-        lingers.filter(|_| !blocked)
+        self.linger(index, lingers.filter(|_| !blocked), is_urgent)
+    }
+
+    /// Until when the partition's open batch lingers, and nothing else keeps it.
+    fn linger(&mut self, index: usize, until: Option<Millis>, is_urgent: bool) -> Option<Millis> {
+        if until.is_some() && !is_urgent {
+            self.lingering.push(index);
+        }
+        until
     }
 
     /// Link, handle and producer id; `None` while one of them is missing and on its way.
@@ -116,7 +133,6 @@ impl ProducerMachine {
         if self.session.ensure(now, target) {
             let open = Request::Open { topic: TopicRef::Id(topic), partition: number };
             self.session.request(now, target, 0, &open, Tag::Open(index));
-            self.looks_left += 1;
             partition.binding = Binding::Opening(target);
         }
     }
@@ -129,25 +145,33 @@ impl ProducerMachine {
             return true;
         }
         if !self.session.has_room(target) {
-            if !std::mem::replace(&mut partition.is_crowded, true) {
-                self.crowded.entry(target).or_default().push_back(index);
-            }
+            self.crowded.entry(target).or_default().push(index);
             return false;
         }
-        if !partition.has_queued() {
+        let is_early = !partition.has_queued();
+        if is_early {
             let linger = if self.front.is_urgent() { 0 } else { options.linger_ms() };
             let opened = partition.accumulator.opened_ms();
-            if opened.is_none_or(|opened| opened + linger > now) || !partition.collect(true) {
+            if opened.is_none_or(|opened| opened + linger > now) {
+                return true;
+            }
+            if self.session.counted(target) >= EARLY_MAX {
+                self.growing.entry(target).or_default().push(index);
+                return false;
+            }
+            if !partition.collect(true) {
                 return true;
             }
             self.front.move_on(&partition.topic, partition.accumulator.partition);
         }
         if let Some(batch) = partition.next() {
             let tag = Tag::Produce(index, batch.id);
-            self.session.produce(now, target, handle, options.acks, batch.bytes, tag);
-            self.looks_left += 1;
+            let batch = Batch { handle, acks: options.acks, bytes: batch.bytes, is_counted: is_early };
+            self.session.produce(now, target, batch, tag);
             // The others first: a busy partition does not delay its neighbours by more than a batch.
-            self.dirty.insert(index);
+            if partition.has_queued() || partition.accumulator.opened_ms().is_some() {
+                self.dirty.push(index);
+            }
         }
         true
     }

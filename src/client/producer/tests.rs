@@ -5,6 +5,7 @@
 use std::task::{Context, Waker};
 use std::time::Duration;
 
+use super::serve::EARLY_MAX;
 use super::*;
 use crate::client::session::Settings;
 use crate::client::testing::broker::FakeBroker;
@@ -438,5 +439,49 @@ fn timeouts_never_repeat_or_reorder_records() {
     for seed in seeds() {
         println!("RINGLOG_CLIENT_SEED={seed}");
         torture(seed, Some(200 + seed % 7 * 100));
+    }
+}
+
+#[test]
+fn batches_stay_open_while_the_broker_has_enough_to_answer() {
+    let options = ProducerOptions { batch_bytes: 100_000, linger: Duration::ZERO, ..options() };
+    let (handle, mut world) = fixture(options, broker(3000), 1);
+    for _ in 0..2 {
+        let deliveries: Vec<_> =
+            (0..3000).map(|partition| send(&handle, &mut world, to(partition, "x"))).collect();
+        for delivery in &deliveries {
+            wait(&mut world, delivery).expect("acknowledged");
+        }
+    }
+    let before = world.broker.produced;
+    world.is_mute = true;
+    for partition in 0..3000 {
+        drop(send(&handle, &mut world, to(partition, "x")));
+    }
+    world.run_until(world.now + 500);
+    // On each of two links.
+    assert_eq!(world.broker.produced - before, 2 * EARLY_MAX as u64);
+}
+
+#[test]
+fn a_partition_with_little_does_not_wait_for_one_that_fills_its_batches() {
+    let options = ProducerOptions {
+        memory_bytes: 200_000,
+        batch_bytes: 4_000,
+        linger: Duration::from_millis(5),
+        ..options()
+    };
+    let (handle, mut world) = fixture(options, broker(2), 1);
+    world.latency_ms_max = 20;
+    wait_for_topic(&handle, &mut world);
+    let to =
+        |partition: u32, bytes: usize| Record { partition: Some(partition), ..record(&"x".repeat(bytes)) };
+    for _ in 0..20 {
+        let sent = world.now;
+        let little = send(&handle, &mut world, to(1, 10));
+        while little.outcome().is_none() {
+            drop(send(&handle, &mut world, to(0, 1000)));
+        }
+        assert!(world.now - sent < 200, "after {} ms", world.now - sent);
     }
 }

@@ -2,8 +2,9 @@
 //!
 //! Floor 5; owned by a session.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
+use crate::base::Map;
 use crate::wire::HelloReply;
 
 use super::{LinkId, Millis, Settings};
@@ -23,6 +24,12 @@ pub(super) enum State {
     Up,
 }
 
+struct Asked<T> {
+    at: Millis,
+    is_counted: bool,
+    tag: T,
+}
+
 pub(super) struct Link<T> {
     pub id: LinkId,
     pub state: State,
@@ -36,8 +43,12 @@ pub(super) struct Link<T> {
     written: u64,
     requests_max: usize,
     corr_next: u32,
-    /// By correlation id, which is also their order (2^32 requests on one connection aside).
-    replies: BTreeMap<u32, (Millis, T)>,
+    /// Unanswered requests by correlation id; ids grow (2^32 requests on one connection aside).
+    replies: Map<u32, Asked<T>>,
+    /// The oldest of them, if there is one.
+    oldest: u32,
+    /// How many of them a machine counts.
+    pub counted: usize,
     /// Requests without a reply: answered once so many bytes have been written.
     writes: VecDeque<(u64, T)>,
 }
@@ -55,7 +66,9 @@ impl<T> Link<T> {
             requests_max: 1,
             // The hello is 0.
             corr_next: 1,
-            replies: BTreeMap::new(),
+            replies: Map::default(),
+            oldest: 0,
+            counted: 0,
             writes: VecDeque::new(),
         }
     }
@@ -79,9 +92,13 @@ impl<T> Link<T> {
         self.replies.len() < self.requests_max && self.queued - self.written < unwritten_bytes_max
     }
 
-    pub fn expect_reply(&mut self, now: Millis, tag: T) -> u32 {
+    pub fn expect_reply(&mut self, at: Millis, is_counted: bool, tag: T) -> u32 {
         let corr = self.corr();
-        self.replies.insert(corr, (now, tag));
+        if self.replies.is_empty() {
+            self.oldest = corr;
+        }
+        self.replies.insert(corr, Asked { at, is_counted, tag });
+        self.counted += usize::from(is_counted);
         corr
     }
 
@@ -98,7 +115,12 @@ impl<T> Link<T> {
     }
 
     pub fn replied(&mut self, corr: u32) -> Option<T> {
-        self.replies.remove(&corr).map(|(_, tag)| tag)
+        let asked = self.replies.remove(&corr)?;
+        self.counted -= usize::from(asked.is_counted);
+        while !self.replies.is_empty() && !self.replies.contains_key(&self.oldest) {
+            self.oldest = self.oldest.wrapping_add(1);
+        }
+        Some(asked.tag)
     }
 
     pub fn wrote(&mut self, bytes: u64) -> Vec<T> {
@@ -110,7 +132,10 @@ impl<T> Link<T> {
     /// Gives up all requests, oldest first.
     pub fn fail(&mut self) -> Vec<T> {
         self.wanted = false;
-        let replies = std::mem::take(&mut self.replies).into_values().map(|(_, tag)| tag);
+        let mut replies: Vec<_> = std::mem::take(&mut self.replies).into_iter().collect();
+        replies.sort_unstable_by_key(|(corr, _)| corr.wrapping_sub(self.oldest));
+        self.counted = 0;
+        let replies = replies.into_iter().map(|(_, asked)| asked.tag);
         replies.chain(self.writes.drain(..).map(|(_, tag)| tag)).collect()
     }
 
@@ -122,8 +147,8 @@ impl<T> Link<T> {
                 Some(since + settings.connect_timeout_ms)
             }
             State::Up => {
-                let oldest = self.replies.values().next().map(|(sent, _)| *sent)?;
-                Some(oldest.max(self.heard_ms) + settings.request_timeout_ms)
+                let oldest = self.replies.get(&self.oldest)?;
+                Some(oldest.at.max(self.heard_ms) + settings.request_timeout_ms)
             }
         }
     }

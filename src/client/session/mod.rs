@@ -51,6 +51,15 @@ enum Tag<T> {
     User(T),
 }
 
+/// A batch for an open handle.
+pub struct Batch {
+    pub handle: u32,
+    pub acks: wire::Acks,
+    pub bytes: Bytes,
+    /// Whether [`Session::counted`] has it until the answer comes.
+    pub is_counted: bool,
+}
+
 /// Bytes handed to the shell and not yet written, per link, before a producer holds back.
 const UNWRITTEN_BYTES_MAX: u64 = 8 << 20;
 
@@ -129,6 +138,11 @@ impl<T> Session<T> {
         self.links.get(&target).is_some_and(has_room)
     }
 
+    /// Counted batches on this link that were not answered yet.
+    pub fn counted(&self, target: Target) -> usize {
+        self.links.get(&target).map_or(0, |link| link.counted)
+    }
+
     /// Sends on a link that is up. The tag comes back with the reply.
     pub fn request(&mut self, now: Millis, target: Target, handle: u32, request: &Request, tag: T) {
         self.send(now, target, handle, request, Tag::User(tag));
@@ -137,7 +151,7 @@ impl<T> Session<T> {
     fn send(&mut self, now: Millis, target: Target, handle: u32, request: &Request, tag: Tag<T>) {
         let link = self.links.get_mut(&target).expect("the machine checked that the link is up");
         assert!(link.is_up(), "the machine checked that the link is up");
-        let corr = link.expect_reply(now, tag);
+        let corr = link.expect_reply(now, false, tag);
         let mut head = Vec::with_capacity(64);
         request.encode(corr, handle, &mut head);
         link.queued += head.len() as u64;
@@ -145,22 +159,15 @@ impl<T> Session<T> {
     }
 
     /// Sends one batch. Without acks the tag comes back once the bytes have left.
-    pub fn produce(
-        &mut self,
-        now: Millis,
-        target: Target,
-        handle: u32,
-        acks: wire::Acks,
-        batch: Bytes,
-        tag: T,
-    ) {
+    pub fn produce(&mut self, now: Millis, target: Target, batch: Batch, tag: T) {
+        let Batch { handle, acks, bytes: batch, is_counted } = batch;
         let link = self.links.get_mut(&target).expect("the machine checked that the link is up");
         assert!(link.is_up(), "the machine checked that the link is up");
         let bytes = (wire::PRODUCE_PREFIX_BYTES + batch.len()) as u64;
         link.queued += bytes;
         let corr = match acks {
             wire::Acks::None => link.expect_write(Tag::User(tag)),
-            _ => link.expect_reply(now, Tag::User(tag)),
+            _ => link.expect_reply(now, is_counted, Tag::User(tag)),
         };
         let head = wire::encode_produce_prefix(corr, handle, acks, batch.len()).to_vec();
         self.actions.push_back(Action::Send { link: link.id, head, body: batch });
