@@ -27,9 +27,9 @@ const MERGED_BYTES_MAX: usize = 64 << 10;
 /// The index counts the records of a run in 32 bits.
 const MERGED_RECORDS_MAX: i64 = 1 << 31;
 const FRAME_BYTES: usize = 1 << 20;
-/// Runs that are in memory at once, a span at a time: a whole segment of each journal would be more than a small
-/// memory budget has. Neighbours are read together, over gaps of up to this.
-const GROUP_BYTES: u64 = 16 << 20;
+/// So much of a segment is in memory at once: a whole one of each journal would be more than a small memory budget
+/// has. Neighbours are read together, over gaps of up to this.
+const GROUP_SHARE: u64 = 8;
 const SPAN_BYTES: u64 = 1 << 20;
 const SPAN_GAP_BYTES: u64 = 32 << 10;
 
@@ -147,7 +147,7 @@ impl Journal {
             for run in runs.iter().filter(|run| is_live(id, run)) {
                 group.push((id, *run));
                 bytes += run.range().end - run.range().start;
-                if bytes >= GROUP_BYTES {
+                if bytes >= input.bytes / GROUP_SHARE {
                     lost += self.copy_group(input, &group, &mut open, output).await?;
                     group.clear();
                     bytes = 0;
