@@ -11,7 +11,8 @@ use crate::wire::{Request, TopicRef};
 
 /// While so many batches that were sent before they were full wait for their answers on a link, the next ones stay
 /// open: the broker has enough to do, and what would wait there as many small batches becomes fewer larger ones here.
-/// Measured with keyed 1 KiB records over 10,000 partitions: 278, 287, 228 MB/s with 256, 1,024, 4,096; 177 without.
+/// Measured with keyed 1 KiB records over 10,000 partitions: 278, 287, 228 MB/s with 256, 1,024, 4,096; 177
+/// and 168 with a bound of bytes instead (a quarter of the memory).
 pub(super) const EARLY_MAX: usize = 512;
 
 impl ProducerMachine {
