@@ -6,6 +6,8 @@
 use std::io::IsTerminal;
 use std::sync::{Arc, Mutex};
 
+use ringlog::base::lock;
+
 use crate::process::now_ns;
 use crate::units::grouped;
 
@@ -41,7 +43,7 @@ impl Meter {
 
     /// This many records have been handled by this worker.
     pub fn note(&self, worker: usize, records: u64) {
-        let mut state = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut state = lock(&self.0);
         if let Some(own) = state.records.get_mut(worker) {
             *own = records;
         }

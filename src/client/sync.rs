@@ -5,15 +5,10 @@
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
-use crate::base::Few;
-
-/// Locks; a panic elsewhere while the lock was held is our bug and ends this thread too.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().expect("no code panics while it holds this lock")
-}
+use crate::base::{Few, lock};
 
 /// Tells the one driver of a machine that something was put where it should look.
 #[derive(Debug, Default)]

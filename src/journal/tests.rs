@@ -13,12 +13,11 @@ use crate::format::checkpoint::Checkpoint;
 use crate::format::frame::{FrameKind, Part};
 use crate::format::mark::LaneEnd;
 use crate::model::{JournalId, LaneId, Position};
+use crate::rt::Rt;
 use crate::rt::local::Event;
 use crate::rt::sim::{CrashKind, Faults, Simulation, Stop};
-use crate::rt::{Instant, Rt};
 
 const ID: JournalId = JournalId(7);
-const FOREVER: Instant = Instant::from_nanos(3_600_000_000_000);
 
 /// The marks that a recovery finds.
 #[derive(Default)]
@@ -64,10 +63,9 @@ fn what_was_recovered_survives_a_flush_that_lied() {
     for seed in 0..200 {
         let simulation = Simulation::new(seed, Faults::default(), false);
         let machine = simulation.machine(8 << 20);
-        let (process, _) = simulation.process(machine);
         let is_made = Rc::new(Cell::new(false));
         let told = is_made.clone();
-        simulation.start(process, "writer", |rt| async move {
+        let process = simulation.program(machine, |rt| async move {
             let folder = rt.create_folder(Path::new("/data")).await.unwrap();
             Journal::create(&rt, &folder, ID, SEGMENT_BYTES_MIN).await.unwrap();
             let journal = open(&rt, &mut Marks::default()).await.unwrap();
@@ -76,24 +74,23 @@ fn what_was_recovered_survives_a_flush_that_lied() {
             rt.sleep(Duration::from_millis(1)).await;
             assert!(!mark(&journal, 2).await);
         });
-        assert_eq!(simulation.run(FOREVER, || is_made.get()), Stop::Done);
+        simulation.run_until(&is_made);
         simulation.set_faults(|faults| faults.write_error_ppm = 1_000_000);
-        assert_eq!(simulation.run(FOREVER, || !simulation.is_alive(process)), Stop::Done);
+        assert_eq!(simulation.run_to_end(process), Stop::Done);
         simulation.set_faults(|faults| faults.write_error_ppm = 0);
 
         // The first start fails when it flushes the segments, the second one is lied to, then comes the cut.
         let found = Rc::new(RefCell::new(Vec::new()));
         for start in 0..3 {
-            let (process, _) = simulation.process(machine);
             let (found, is_told) = (found.clone(), Rc::new(Cell::new(false)));
             let mut marks = Marks { is_told: is_told.clone(), ..Marks::default() };
-            simulation.start(process, "reader", |rt| async move {
+            let process = simulation.program(machine, |rt| async move {
                 let is_open = open(&rt, &mut marks).await.is_ok();
                 found.borrow_mut().push((is_open, marks.positions));
             });
-            assert_eq!(simulation.run(FOREVER, || is_told.get()), Stop::Done);
+            simulation.run_until(&is_told);
             simulation.set_faults(|faults| faults.flush_error_ppm = if start == 0 { 1_000_000 } else { 0 });
-            assert_eq!(simulation.run(FOREVER, || !simulation.is_alive(process)), Stop::Done);
+            assert_eq!(simulation.run_to_end(process), Stop::Done);
             simulation.set_faults(|faults| faults.flush_error_ppm = 0);
             simulation.crash(machine, if start == 0 { CrashKind::Kill } else { CrashKind::Power });
         }
@@ -120,10 +117,9 @@ async fn append(journal: &Rc<Journal>, bytes: usize) {
 fn zeros_are_written_ahead_of_small_frames_that_follow_each_other() {
     let simulation = Simulation::new(1, Faults::default(), false);
     let machine = simulation.machine(64 << 20);
-    let (process, _) = simulation.process(machine);
     let is_done = Rc::new(Cell::new(false));
     let told = is_done.clone();
-    simulation.start(process, "writer", |rt| async move {
+    simulation.program(machine, |rt| async move {
         let folder = rt.create_folder(Path::new("/data")).await.unwrap();
         Journal::create(&rt, &folder, ID, 8 << 20).await.unwrap();
         let journal = open(&rt, &mut Marks::default()).await.unwrap();
@@ -145,5 +141,5 @@ fn zeros_are_written_ahead_of_small_frames_that_follow_each_other() {
         assert!(asked(), "the eighth");
         told.set(true);
     });
-    assert_eq!(simulation.run(FOREVER, || is_done.get()), Stop::Done);
+    simulation.run_until(&is_done);
 }

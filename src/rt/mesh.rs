@@ -5,8 +5,10 @@
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 use std::task::{Poll, Waker};
+
+use crate::base::lock;
 
 struct State<T> {
     queue: VecDeque<T>,
@@ -16,11 +18,6 @@ struct State<T> {
 }
 
 type Shared<T> = Arc<Mutex<State<T>>>;
-
-fn lock<T>(shared: &Shared<T>) -> MutexGuard<'_, State<T>> {
-    // A panic aborts the process; nobody sees a poisoned lock.
-    shared.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-}
 
 /// A new channel.
 pub fn channel<T: Send>() -> (Sender<T>, Receiver<T>) {

@@ -246,11 +246,9 @@ fn what_was_answered_survives_a_flush_that_lied() {
     for seed in 0..200 {
         let simulation = Simulation::new(seed, Faults::default(), false);
         let machine = simulation.machine(4 << 20);
-        let until = crate::rt::Instant::from_nanos(3_600_000_000_000);
-        let (process, _) = simulation.process(machine);
         let is_made = Rc::new(std::cell::Cell::new(false));
         let told = is_made.clone();
-        simulation.start(process, "writer", |rt| async move {
+        let process = simulation.program(machine, |rt| async move {
             let folder = rt.create_folder(std::path::Path::new("/data")).await.unwrap();
             let mut log = TwinLog::create(&rt, &folder, NAME, IDENTITY, BYTES).await.unwrap();
             log.append(&records(0..1, 10)).await.unwrap();
@@ -258,19 +256,18 @@ fn what_was_answered_survives_a_flush_that_lied() {
             rt.sleep(Duration::from_millis(1)).await;
             log.append(&records(1..2, 10)).await.unwrap_err();
         });
-        assert_eq!(simulation.run(until, || is_made.get()), Stop::Done);
+        simulation.run_until(&is_made);
         simulation.set_faults(|faults| faults.write_error_ppm = 1_000_000);
-        assert_eq!(simulation.run(until, || !simulation.is_alive(process)), Stop::Done);
+        assert_eq!(simulation.run_to_end(process), Stop::Done);
         simulation.set_faults(|faults| faults.write_error_ppm = 0);
 
         // The first start fails, the second one is lied to, then comes the cut.
         let found = Rc::new(RefCell::new(Vec::new()));
         for start in 0..3 {
             simulation.set_faults(|faults| faults.flush_error_ppm = if start == 0 { 1_000_000 } else { 0 });
-            let (process, _) = simulation.process(machine);
             let found = found.clone();
-            simulation.start(process, "reader", |rt| reopened(rt, found));
-            assert_eq!(simulation.run(until, || !simulation.is_alive(process)), Stop::Done);
+            let process = simulation.program(machine, |rt| reopened(rt, found));
+            assert_eq!(simulation.run_to_end(process), Stop::Done);
             simulation.crash(machine, if start == 0 { CrashKind::Kill } else { CrashKind::Power });
         }
         let found = found.borrow();

@@ -3,9 +3,11 @@
 //! Floor 3; shared by the connections of a shard, or owned by one of a client. Buffers come back from
 //! wherever the bytes were dropped; a bounded number is kept.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
+
+use crate::base::lock;
 
 /// Buffers kept, and their bytes in all.
 const BUFFERS_MAX: usize = 64;
@@ -30,7 +32,7 @@ impl AsRef<[u8]> for Loan {
 impl Drop for Loan {
     fn drop(&mut self) {
         let bytes = std::mem::take(&mut self.bytes);
-        let mut kept = self.home.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = lock(&self.home.0);
         let total: usize = kept.iter().map(Vec::len).sum();
         if kept.len() < BUFFERS_MAX && total + bytes.len() <= BYTES_MAX {
             kept.push(bytes);
@@ -41,7 +43,7 @@ impl Drop for Loan {
 impl Recycler {
     /// A buffer of at least `bytes`, its content unspecified.
     pub fn take(&self, bytes: usize) -> Vec<u8> {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = lock(&self.0);
         // The one that was used last is the warmest; frames of a connection are of a size. None is made shorter, or
         // all that it was longer would have to be zeroed the next time.
         match kept.iter().rposition(|buffer| buffer.len() >= bytes) {
@@ -59,7 +61,7 @@ impl Recycler {
     }
 
     pub fn clear(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        lock(&self.0).clear();
     }
 }
 

@@ -5,9 +5,10 @@
 //! later. Invariant: each record that was added is settled once.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 
+use ringlog::base::lock;
 use ringlog::client::{Delivery, ProduceError};
 
 use crate::process;
@@ -49,11 +50,6 @@ impl Wake for Mark {
             waiter.wake();
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // A panic ends this process: nobody sees a poisoned lock.
-    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 struct Entry {

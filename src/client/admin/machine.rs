@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::{Admin, Front, Inbox, Question};
+use crate::base::lock;
 use crate::client::error::ClientError;
 use crate::client::session::{
     Action, Event, Machine, Millis, News, Session, Settings, Target, is_stale_route, topic_id,
 };
-use crate::client::sync::{Bell, lock};
+use crate::client::sync::Bell;
 use crate::model::{ErrorCode, Failure};
 use crate::wire::{Reply, Request, TopicRef};
 

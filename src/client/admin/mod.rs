@@ -11,7 +11,8 @@ use std::sync::{Arc, Mutex};
 
 use super::error::ClientError;
 use super::session::Millis;
-use super::sync::{Bell, Promise, lock};
+use super::sync::{Bell, Promise};
+use crate::base::lock;
 use crate::model::{ErrorCode, Failure, Offset, ProducerId, TopicId};
 use crate::wire::{At, MetadataQuery, Reply, Request, TopicMetadata, TopicRef};
 pub use machine::AdminMachine;

@@ -4,8 +4,8 @@
 
 use super::machine::{ConsumerMachine, Part, Shard, Tag};
 use super::partition::{Binding, Phase};
+use crate::base::lock;
 use crate::client::session::{Millis, Target};
-use crate::client::sync::lock;
 use crate::wire::{Fetch, FetchHandle, Request};
 
 /// Fetches under way on one link.

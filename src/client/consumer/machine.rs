@@ -13,11 +13,12 @@ use bytes::Bytes;
 use super::batch::whole_batches;
 use super::partition::{Binding, Judgement, Partition, Phase};
 use super::{ConsumerHandle, ConsumerOptions, Front, Item, Key};
+use crate::base::lock;
 use crate::client::error::ConsumeError;
 use crate::client::session::{
     Action, Event, Machine, Millis, News, Route, Session, Settings, Target, is_stale_route,
 };
-use crate::client::sync::{Bell, lock};
+use crate::client::sync::Bell;
 use crate::model::{ErrorCode, Failure, Offset};
 
 use crate::wire::{At, FetchedHandle, Opened, Reply, Request, TopicRef};

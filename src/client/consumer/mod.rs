@@ -23,8 +23,8 @@ use std::task::Poll;
 use bytes::Bytes;
 
 use super::error::ConsumeError;
-use super::sync::{Bell, Waiters, lock};
-use crate::base::DecodeError;
+use super::sync::{Bell, Waiters};
+use crate::base::{DecodeError, lock};
 use crate::model::Offset;
 use crate::record::BatchView;
 pub use batch::{ConsumedBatch, ConsumerRecord};

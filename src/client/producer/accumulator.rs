@@ -11,8 +11,8 @@ use bytes::Bytes;
 
 use super::Record;
 use super::completion::Completion;
+use crate::base::lock;
 use crate::client::session::Millis;
-use crate::client::sync::lock;
 use crate::record::{BatchBuilder, Compression, Header};
 
 /// First allocation of a batch, until the partition has shown how large its batches become.

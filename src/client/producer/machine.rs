@@ -14,9 +14,10 @@ use super::partition::{Binding, Identity, Partition, Verdict};
 use super::serve::EARLY_MAX;
 use super::turns::Turns;
 use super::{Front, Lookup, ProducerHandle, ProducerOptions, Topic};
+use crate::base::lock;
 use crate::client::error::ProduceError;
 use crate::client::session::{Action, Event, Machine, Millis, News, Session, Settings, Target};
-use crate::client::sync::{Bell, Budget, lock};
+use crate::client::sync::{Bell, Budget};
 use crate::model::{ErrorCode, Failure};
 use crate::wire::{BATCH_BYTES_MAX, Produced, Reply};
 

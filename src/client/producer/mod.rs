@@ -27,8 +27,8 @@ use bytes::Bytes;
 
 use super::error::ProduceError;
 use super::session::Millis;
-use super::sync::{Bell, Budget, Promise, lock};
-use crate::base::Map;
+use super::sync::{Bell, Budget, Promise};
+use crate::base::{Map, lock};
 use crate::record::{BatchBuilder, Compression, HEADER_BYTES, Header, partition_for_key};
 use crate::wire::{Acks, BATCH_BYTES_MAX};
 use accumulator::Accumulator;

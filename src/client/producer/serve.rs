@@ -15,13 +15,19 @@ use crate::wire::{Request, TopicRef};
 /// and 168 with a bound of bytes instead (a quarter of the memory).
 pub(super) const EARLY_MAX: usize = 512;
 
+#[derive(PartialEq)]
+enum Sent {
+    One,
+    None,
+    /// The link takes no more now: the partition waits where it will be found.
+    Crowded,
+}
+
 impl ProducerMachine {
     /// Does all that can be done for a partition now, and sees to it that it is looked at again.
     pub(super) fn serve(&mut self, now: Millis, index: usize) {
-        self.partitions[index].collect(false);
-        let wake = self.advance(now, index);
+        let (opened, wake) = self.advance(now, index);
         let partition = &mut self.partitions[index];
-        let opened = partition.accumulator.opened_ms();
         partition.is_open = opened.is_some();
         if cfg!(any(debug_assertions, feature = "sim")) {
             partition.check();
@@ -47,35 +53,44 @@ impl ProducerMachine {
         }
     }
 
-    /// The work of `serve`; answers when to look again if nothing happens before.
-    fn advance(&mut self, now: Millis, index: usize) -> Option<Millis> {
+    /// The work of `serve`; answers when the open batch was opened, and when to look again if nothing happens before.
+    fn advance(&mut self, now: Millis, index: usize) -> (Option<Millis>, Option<Millis>) {
         let options = &self.front.options;
         let partition = &mut self.partitions[index];
+        partition.collect(false);
+        let mut opened = partition.accumulator.opened_ms();
         if let Some(timeout) = options.delivery_timeout_ms() {
             // An open batch ages too: what nobody can send fails when its time is up.
-            if partition.accumulator.opened_ms().is_some_and(|opened| opened + timeout <= now) {
+            if opened.is_some_and(|opened| opened + timeout <= now) {
                 partition.collect(true);
+                opened = partition.accumulator.opened_ms();
             }
             partition.expire(now, timeout, self.session.trouble());
         }
         let is_urgent = self.front.is_urgent();
         let linger = if is_urgent { 0 } else { options.linger_ms() };
-        let lingers = partition.accumulator.opened_ms().map(|opened| opened + linger);
-        if !partition.has_queued() && lingers.is_none_or(|until| until > now) {
-            return self.linger(index, lingers, is_urgent);
+        let lingers = opened.map(|opened| opened + linger);
+        let is_due = lingers.is_some_and(|until| until <= now);
+        if !partition.has_queued() && !is_due {
+            return (opened, self.linger(index, lingers, is_urgent));
         }
         if partition.not_before() > now {
-            return Some(partition.not_before());
+            return (opened, Some(partition.not_before()));
         }
         let Some((target, handle)) = self.prepare(now, index) else {
-            return (self.id_not_before > now).then_some(self.id_not_before);
+            return (opened, (self.id_not_before > now).then_some(self.id_not_before));
         };
-        let crowded = !self.send(now, index, target, handle);
+        let sent = self.send(now, index, (target, handle), is_due);
         let partition = &self.partitions[index];
+        let opened = partition.accumulator.opened_ms();
+        // The others first: a busy partition does not delay its neighbours by more than a batch.
+        if sent == Sent::One && (partition.has_queued() || opened.is_some()) {
+            self.dirty.push(index);
+        }
         // A blocked partition is looked at again when an answer comes, or the link has room.
-        let blocked = crowded || partition.has_queued() || !partition.may_send(now);
-        let lingers = partition.accumulator.opened_ms().map(|opened| opened + linger);
-        self.linger(index, lingers.filter(|_| !blocked), is_urgent)
+        let blocked = sent == Sent::Crowded || partition.has_queued() || !partition.may_send(now);
+        let lingers = opened.map(|opened| opened + linger);
+        (opened, self.linger(index, lingers.filter(|_| !blocked), is_urgent))
     }
 
     /// Until when the partition's open batch lingers, and nothing else keeps it.
@@ -138,42 +153,34 @@ impl ProducerMachine {
         }
     }
 
-    /// Sends one batch, if one may go, and asks for another turn; false if the link has no room.
-    fn send(&mut self, now: Millis, index: usize, target: Target, handle: u32) -> bool {
-        let options = &self.front.options;
+    /// Sends one batch if one may go: the oldest full one, or the open one once it is due.
+    fn send(&mut self, now: Millis, index: usize, (target, handle): (Target, u32), is_due: bool) -> Sent {
         let partition = &mut self.partitions[index];
         if !partition.may_send(now) {
-            return true;
+            return Sent::None;
         }
         if !self.session.has_room(target) {
             self.crowded.entry(target).or_default().push(index);
-            return false;
+            return Sent::Crowded;
         }
         let is_early = !partition.has_queued();
         if is_early {
-            let linger = if self.front.is_urgent() { 0 } else { options.linger_ms() };
-            let opened = partition.accumulator.opened_ms();
-            if opened.is_none_or(|opened| opened + linger > now) {
-                return true;
+            if !is_due {
+                return Sent::None;
             }
             if self.session.counted(target) >= EARLY_MAX {
                 self.growing.entry(target).or_default().push(index);
-                return false;
+                return Sent::Crowded;
             }
             if !partition.collect(true) {
-                return true;
+                return Sent::None;
             }
             self.front.move_on(&partition.topic, partition.accumulator.partition);
         }
-        if let Some(batch) = partition.next() {
-            let tag = Tag::Produce(index, batch.id);
-            let batch = Batch { handle, acks: options.acks, bytes: batch.bytes, is_counted: is_early };
-            self.session.produce(now, target, batch, tag);
-            // The others first: a busy partition does not delay its neighbours by more than a batch.
-            if partition.has_queued() || partition.accumulator.opened_ms().is_some() {
-                self.dirty.push(index);
-            }
-        }
-        true
+        let Some(batch) = partition.next() else { return Sent::None };
+        let tag = Tag::Produce(index, batch.id);
+        let batch = Batch { handle, acks: self.front.options.acks, bytes: batch.bytes, is_counted: is_early };
+        self.session.produce(now, target, batch, tag);
+        Sent::One
     }
 }

@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
-use crate::client::sync::lock;
+use crate::base::lock;
 use crate::client::testing::broker::{Answer, FakeBroker, Session};
 use crate::client::{At, OffsetReset, ProduceError};
 use crate::wire::{FRAME_BYTES_MAX, FrameReader, Header};

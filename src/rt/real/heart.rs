@@ -8,9 +8,11 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::task::{Poll, Waker};
 use std::time::Duration;
+
+use crate::base::lock;
 
 const PAUSE: Duration = Duration::from_millis(250);
 
@@ -32,10 +34,6 @@ pub(super) struct Beat(Mutex<Heard>);
 struct Heard {
     is_due: bool,
     waker: Option<Waker>,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 impl Heart {

@@ -4,10 +4,11 @@
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::task::{Poll, Waker};
 
 use super::abort::run_or_abort;
+use crate::base::lock;
 
 /// Blocking calls are short or rare; two let a long rewrite and a folder flush go on together, two are spare.
 const THREADS_MAX: usize = 4;
@@ -32,10 +33,6 @@ pub(super) struct Helpers {
 struct Slot<T> {
     result: Option<T>,
     waker: Option<Waker>,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 impl Helpers {
@@ -97,7 +94,7 @@ impl Helpers {
                 continue;
             }
             queue.idle += 1;
-            queue = self.ready.wait(queue).unwrap_or_else(|poisoned| poisoned.into_inner());
+            queue = self.ready.wait(queue).unwrap_or_else(PoisonError::into_inner);
             queue.idle -= 1;
         }
     }

@@ -5,7 +5,7 @@
 use std::future::{Future, poll_fn};
 use std::io;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, MutexGuard, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::task::{Poll, Waker};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -17,6 +17,7 @@ use super::executor::Executor;
 use super::heart::{Beat, Heart};
 use super::helpers::Helpers;
 use super::{plain, system};
+use crate::base::lock;
 
 /// Memory that glommio registers with each ring, and that counts as locked: its minimum, because our
 /// buffers come from our own pool.
@@ -114,10 +115,6 @@ where
 struct End {
     ended: bool,
     waker: Option<Waker>,
-}
-
-fn lock(end: &Mutex<End>) -> MutexGuard<'_, End> {
-    end.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 /// Says that the thread ended, however it did.

@@ -17,6 +17,8 @@ mod process;
 mod stream;
 mod tasks;
 #[cfg(test)]
+mod testing;
+#[cfg(test)]
 mod tests;
 mod trace;
 mod tree;

@@ -9,18 +9,15 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use super::core::{Core, Event};
 use super::tasks::{TaskFuture, TaskId};
+use crate::base::lock;
 use crate::rt::buffer::Pool;
 use crate::rt::{Instant, Level, Stalls, Usage};
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-}
 
 pub(super) type SharedEnd = Arc<Mutex<End>>;
 

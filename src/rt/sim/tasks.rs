@@ -7,8 +7,10 @@ use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 use std::task::{Wake, Waker};
+
+use crate::base::lock;
 
 pub(super) type TaskFuture = Pin<Box<dyn Future<Output = ()>>>;
 
@@ -25,14 +27,7 @@ impl TaskId {
 }
 
 /// Tasks that were woken, oldest first. Wakers must be `Send`, so it is behind a lock that nobody contends.
-#[derive(Default)]
-struct Ready(Mutex<VecDeque<TaskId>>);
-
-impl Ready {
-    fn lock(&self) -> MutexGuard<'_, VecDeque<TaskId>> {
-        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-}
+type Ready = Mutex<VecDeque<TaskId>>;
 
 struct TaskWaker {
     id: TaskId,
@@ -47,7 +42,7 @@ impl Wake for TaskWaker {
 
     fn wake_by_ref(self: &Arc<Self>) {
         if !self.queued.swap(true, Ordering::Relaxed) {
-            self.ready.lock().push_back(self.id);
+            lock(&self.ready).push_back(self.id);
         }
     }
 }
@@ -87,14 +82,14 @@ impl Tasks {
         let shared = Arc::new(TaskWaker { id, queued: AtomicBool::new(true), ready: self.ready.clone() });
         let waker = Waker::from(shared.clone());
         slot.1 = Some(Task { future: Some(future), executor, shared, waker });
-        self.ready.lock().push_back(id);
+        lock(&self.ready).push_back(id);
         id
     }
 
     /// Takes the next ready task to run it; it comes back with `put_back`, or goes with `remove`.
     pub(super) fn next(&mut self) -> Option<Turn> {
         loop {
-            let id = self.ready.lock().pop_front()?;
+            let id = lock(&self.ready).pop_front()?;
             let (generation, slot) = &mut self.slots[id.index as usize];
             if *generation != id.generation {
                 continue;

@@ -9,9 +9,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::*;
-use crate::rt::{Access, Buf, Folder, Instant, Rt};
-
-const FOREVER: Instant = Instant::from_nanos(3_600_000_000_000);
+use crate::rt::{Access, Buf, Folder, Rt};
 
 fn filled(rt: &Rt, byte: u8) -> Buf {
     let mut buffer = rt.buffer(4096);
@@ -28,9 +26,7 @@ fn run_on<Fut>(simulation: &Simulation, machine: MachineId, main: impl FnOnce(Rt
 where
     Fut: Future<Output = ()> + 'static,
 {
-    let (process, _) = simulation.process(machine);
-    simulation.start(process, "program", main);
-    simulation.run(FOREVER, || !simulation.is_alive(process))
+    simulation.run_to_end(simulation.program(machine, main))
 }
 
 /// First bytes of the pages of /data/log.
@@ -139,10 +135,9 @@ fn names_last_after_a_sync_of_their_folder() {
 fn a_failed_flush_lies_the_next_time_and_the_file_refuses() {
     let simulation = Simulation::new(3, Faults::default(), false);
     let machine = simulation.machine(1 << 20);
-    let (process, _) = simulation.process(machine);
     let ready = Rc::new(Cell::new(false));
     let told = ready.clone();
-    simulation.start(process, "program", |rt| async move {
+    let process = simulation.program(machine, |rt| async move {
         let file = data(&rt).await.create("log", 64 << 10).await.unwrap();
         file.write_at(filled(&rt, 1), 0).await.unwrap();
         told.set(true);
@@ -151,9 +146,9 @@ fn a_failed_flush_lies_the_next_time_and_the_file_refuses() {
         assert!(file.flush().await.is_err());
         assert!(file.write_at(filled(&rt, 1), 0).await.is_err());
     });
-    assert_eq!(simulation.run(FOREVER, || ready.get()), Stop::Done);
+    simulation.run_until(&ready);
     simulation.set_faults(|faults| faults.flush_error_ppm = 1_000_000);
-    assert_eq!(simulation.run(FOREVER, || !simulation.is_alive(process)), Stop::Done);
+    assert_eq!(simulation.run_to_end(process), Stop::Done);
 }
 
 #[test]
