@@ -117,6 +117,8 @@ fn reads(history: &History, place: &Place, log: &Log, found: &mut Vec<String>) {
         }
         match log.records.get(offset) {
             Some(there) if there == id => (),
+            // It came after the end was asked for.
+            None if *offset >= log.end.max(log.read_to) => (),
             there => {
                 found
                     .push(format!("{place:?} offset {offset}: record {id} was read, now there is {there:?}"));
@@ -169,4 +171,28 @@ fn acknowledged(history: &History, survey: &Survey, found: &mut Vec<String>) {
 fn belongs_to_end(history: &History, sent: &Sent) -> bool {
     let deletions = history.deletions_of(&sent.place.0);
     deletions.is_multiple_of(2) && sent.deletions == deletions
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_read_before_the_end_was_asked_for_has_to_be_there() {
+        let place: Place = ("keep".into(), 0);
+        let mut history = History::default();
+        history.reads.insert(place.clone(), BTreeMap::from([(0, 1), (1, 2), (2, 3)]));
+        let found = |read_to, records: &[(Offset, RecordId)]| {
+            let log = Log { end: 1, read_to, records: records.iter().copied().collect(), ..Log::default() };
+            let mut found = Vec::new();
+            reads(&history, &place, &log, &mut found);
+            found.len()
+        };
+        assert_eq!(history.read_to(&place), 3);
+        assert_eq!(found(0, &[(0, 1)]), 0, "two came later");
+        assert_eq!(found(2, &[(0, 1)]), 1, "one was read before");
+        assert_eq!(found(3, &[(0, 1)]), 2);
+        assert_eq!(found(0, &[]), 1, "below the end");
+        assert_eq!(found(0, &[(0, 1), (1, 9)]), 1, "another record is never right");
+    }
 }

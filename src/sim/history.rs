@@ -146,6 +146,11 @@ impl History {
             self.violation(format!("{place:?} offset {offset}: record {before} was read, then record {id}"));
         }
     }
+
+    /// Behind what was read of a partition until now.
+    pub fn read_to(&self, place: &Place) -> Offset {
+        self.reads.get(place).and_then(|known| known.last_key_value()).map_or(0, |(offset, _)| offset + 1)
+    }
 }
 
 /// The value of a record: its number, its length, and bytes that follow from both.

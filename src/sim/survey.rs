@@ -23,6 +23,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub(super) struct Log {
     pub start: Offset,
     pub end: Offset,
+    /// Behind what consumers had read when the end was asked for: records that were sent and not waited for (acks=0)
+    /// may come, and be read, after that.
+    pub read_to: Offset,
     pub records: BTreeMap<Offset, RecordId>,
     /// Not all could be read in time.
     pub unavailable: bool,
@@ -52,12 +55,15 @@ pub(super) async fn survey(
     let admin = load::admin(&rt, broker);
     let mut logs = Survey::new();
     for topic in &topics {
+        let read_to: Vec<_> = (0..topic.partitions)
+            .map(|partition| history.borrow().read_to(&(topic.name.clone(), partition)))
+            .collect();
         let offsets = local::timeout(&rt, PATIENCE, admin.offsets(&topic.name)).await;
         for partition in 0..topic.partitions {
             let log = match &offsets {
                 Some(Ok(offsets)) if offsets.len() == topic.partitions as usize => {
                     let (start, end) = offsets[partition as usize];
-                    Log { start, end, ..Log::default() }
+                    Log { start, end, read_to: read_to[partition as usize], ..Log::default() }
                 }
                 _ => Log { unavailable: true, ..Log::default() },
             };
