@@ -35,6 +35,9 @@ pub(super) struct Drive {
     pub dropped: RefCell<Logs>,
     /// Counts deaths (log start raised, topic dropped): segments surveyed before are out of date.
     pub deaths: Cell<u64>,
+    /// A checkpoint of this boot says what the clocks were: a later start can tell whether one was moved.
+    pub knows_clock: Cell<bool>,
+    pub noted_clock: Event,
     /// Why produce is refused until space comes back.
     pub full: RefCell<Option<String>>,
     /// The disk is above its high watermark.
@@ -68,6 +71,8 @@ impl Drive {
             is_written_out: Cell::new(false),
             dropped: RefCell::new(dropped),
             deaths: Cell::new(1),
+            knows_clock: Cell::new(false),
+            noted_clock: Event::new(),
             full: RefCell::new(None),
             is_high: Cell::new(false),
             found_last: Cell::new(0),

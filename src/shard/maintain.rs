@@ -72,6 +72,7 @@ pub(super) async fn run(shard: Rc<Shard>, drive: Rc<Drive>) {
         surveyed: Map::default(),
         collected: None,
     };
+    maintenance.note_clock().await;
     while !drive.is_written_out.get() {
         if journal.offline().is_none()
             && let Err(error) = maintenance.turn().await
@@ -94,6 +95,19 @@ impl Maintenance {
         self.shard
             .rt
             .log(Level::Warn, format!("journal {}: maintenance stopped short: {error}", self.journal.id));
+    }
+
+    /// Before anything of this boot is acknowledged, and before retention asks: writes the clocks down, in a checkpoint.
+    /// Else a kill, and a clock that is set ahead before the next start, would expire what is new.
+    async fn note_clock(&self) {
+        if !self.drive.knows_clock.get()
+            && self.journal.offline().is_none()
+            && let Err(error) = self.checkpoint().await
+        {
+            self.failed(&error);
+        }
+        self.drive.knows_clock.set(true);
+        self.drive.noted_clock.notify();
     }
 
     async fn turn(&mut self) -> io::Result<()> {

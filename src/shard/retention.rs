@@ -51,12 +51,14 @@ impl ClockGuard {
         Seen { wall_ms: rt.wall_ms(), boot_id: rt.boot_id(), uptime_ms: rt.uptime_ms() }
     }
 
-    /// Clocks that an earlier broker wrote down. Within one boot they bind.
-    pub fn saw(&mut self, rt: &Rt, seen: Seen) {
+    /// Clocks that an earlier broker wrote down. Within one boot they bind; whether they are of this one.
+    pub fn saw(&mut self, rt: &Rt, seen: Seen) -> bool {
         let anchor = self.anchor.get();
-        if seen.boot_id == rt.boot_id() && seen.uptime_ms <= anchor.uptime_ms {
+        let binds = seen.boot_id == rt.boot_id();
+        if binds && seen.uptime_ms <= anchor.uptime_ms {
             self.anchor.set(seen);
         }
+        binds
     }
 
     /// For the next start to compare with: the clocks that are believed, not a wall clock that is off.

@@ -1,7 +1,7 @@
 //! Starting a shard: recovers its journals, reconciles them with the metadata, opens the epoch.
 //!
-//! Floor 5. Owner: the shard. Order of effects: everything recovered is durable, the epoch blocks are
-//! durable, then the shard is ready: no acknowledgement or read precedes that.
+//! Floor 5. Owner: the shard. Order of effects: everything recovered is durable, the epoch blocks and
+//! the clocks of this boot are durable, then the shard is ready: no acknowledgement or read precedes that.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -66,6 +66,9 @@ pub(super) async fn start(
     }
     for drive in &shard.drives {
         shard.open_epoch(drive).await?;
+        while !drive.knows_clock.get() {
+            drive.noted_clock.wait().await;
+        }
     }
     recovered.partitions = shard.partitions.borrow().len() as u64;
     let bounds = shard.drives.iter().map(|drive| super::produce::batch_bytes_max(&drive.journal));
@@ -100,7 +103,7 @@ async fn open_one(
     recovered.segments += journal.segments().len() as u64;
     recovered.bytes += journal.disk_bytes();
     rebuild.finish();
-    rebuild.clock.into_iter().for_each(|seen| clock.saw(rt, seen));
+    let knows_clock = rebuild.clock.is_some_and(|seen| clock.saw(rt, seen));
     for lane in rebuild.lanes.values_mut() {
         // A quorum of one: what is durable here is what there is.
         lane.high_watermark = lane.position;
@@ -126,6 +129,7 @@ async fn open_one(
         if is_dropped { dropped.insert(log) } else { partitions.insert(log) }
     }
     let drive = Drive::new(rt, journal, rebuild.lanes, dropped, rebuild.uptime_ms);
+    drive.knows_clock.set(knows_clock);
     Ok(Opened { drive, partitions, lanes: lanes.clone() })
 }
 

@@ -327,3 +327,32 @@ fn the_next_segment_is_made_once_a_quarter_of_the_active_one_is_full() {
         stop(shard).await;
     });
 }
+
+#[cfg(feature = "sim")]
+#[test]
+fn a_clock_that_is_set_ahead_between_two_starts_expires_nothing() {
+    use crate::rt::sim::{CrashKind, Faults, Simulation, Stop};
+
+    const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+    let simulation = Simulation::new(1, Faults::default(), false);
+    let machine = simulation.machine(64 << 20);
+    let data = Path::new("/data");
+    let is_sent = Rc::new(Cell::new(false));
+    let told = is_sent.clone();
+    simulation.program(machine, |rt| async move {
+        let shard = started(&rt, data, 1, true).await;
+        produce(&shard, 0, batch("kept", None)).await.expect("accepted");
+        told.set(true);
+    });
+    simulation.run_until(&is_sent);
+    simulation.crash(machine, CrashKind::Kill);
+    simulation.jump_wall_clock(machine, 8 * DAY_MS);
+    let reader = simulation.program(machine, |rt| async move {
+        let shard = started(&rt, data, 2, false).await;
+        // Retention looks once a second.
+        rt.sleep(std::time::Duration::from_secs(5)).await;
+        assert_eq!(read_all(&shard, 0).await, ["kept"]);
+        stop(shard).await;
+    });
+    assert_eq!(simulation.run_to_end(reader), Stop::Done);
+}
