@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize};
 
-use crate::units::{Bytes, Span};
+use crate::units::{Bytes, Span, some_bytes, some_number, some_time};
 
 /// Load generator of the Ringlog message broker.
 ///
@@ -114,10 +114,10 @@ pub struct Place {
     pub dir: Option<PathBuf>,
     /// Disk that one round may take: both servers remove the oldest beyond it as they go (the topic gets
     /// it as its retention.bytes). With --verify, and where all is read back, all is kept.
-    #[arg(long, value_name = "BYTES", default_value = "8GiB")]
+    #[arg(long, value_name = "BYTES", default_value = "8GiB", value_parser = some_bytes)]
     pub keep: Bytes,
     /// Shards of a started server [default: one for each CPU].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub shards: Option<u32>,
     /// A key of the started broker; may be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE")]
@@ -145,7 +145,7 @@ pub struct Load {
     #[command(flatten)]
     pub place: Place,
     /// Length of one round.
-    #[arg(long, value_name = "TIME", default_value = "10s")]
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = some_time)]
     pub duration: Span,
     /// Time before a round counts, for connections and buffers to warm up; at least 80 us for each
     /// partition.
@@ -155,7 +155,7 @@ pub struct Load {
     #[arg(long, value_name = "BYTES", default_value = "1KiB")]
     pub size: Bytes,
     /// Records a second, of all producers together, in an open loop [default: as fast as it goes].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = some_number)]
     pub rate: Option<f64>,
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..))]
     pub partitions: u32,
@@ -166,14 +166,14 @@ pub struct Load {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub consumers: u32,
     /// Largest batch [default: 1MB; of `partitions` without keys: 16KiB].
-    #[arg(long, value_name = "BYTES")]
+    #[arg(long, value_name = "BYTES", value_parser = some_bytes)]
     pub batch: Option<Bytes>,
     /// How long a batch waits to fill [default: 5ms; of `latency`: 0].
     #[arg(long, value_name = "TIME")]
     pub linger: Option<Span>,
     /// Memory of all producers together for records that are not acknowledged, and again of all
     /// consumers together for what is fetched ahead: each one gets its part.
-    #[arg(long, value_name = "BYTES", default_value = "64MiB")]
+    #[arg(long, value_name = "BYTES", default_value = "64MiB", value_parser = some_bytes)]
     pub memory: Bytes,
     #[arg(long, value_enum, value_name = "0|1|all", default_value_t = Acks::All)]
     pub acks: Acks,
@@ -215,7 +215,7 @@ pub struct Consume {
     #[command(flatten)]
     pub load: Load,
     /// Bytes of values that are written first, and then read by each consumer.
-    #[arg(long, value_name = "BYTES", default_value = "2GiB")]
+    #[arg(long, value_name = "BYTES", default_value = "2GiB", value_parser = some_bytes)]
     pub bytes: Bytes,
     /// Restart the broker before it is read.
     #[arg(long)]
@@ -230,7 +230,7 @@ pub struct Latency {
     #[command(flatten)]
     pub load: Load,
     /// Rates of the ladder, as shares of saturation.
-    #[arg(long, value_name = "SHARE,...", value_delimiter = ',',
+    #[arg(long, value_name = "SHARE,...", value_delimiter = ',', value_parser = some_number,
           default_values_t = [0.01, 0.05, 0.1, 0.25, 0.5, 0.7, 0.8, 0.9])]
     pub ladder: Vec<f64>,
     /// One client that sends one record and waits for its acknowledgement before the next.
@@ -246,7 +246,7 @@ pub struct Partitions {
     #[command(flatten)]
     pub load: Load,
     /// Numbers of partitions; the ratio is to the first.
-    #[arg(long, value_name = "N,...", value_delimiter = ',',
+    #[arg(long, value_name = "N,...", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..),
           default_values_t = [10, 100, 1_000, 10_000, 100_000])]
     pub counts: Vec<u32>,
     /// Write a plot (SVG) into this folder.
@@ -260,7 +260,7 @@ pub struct Disk {
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
     /// Length of each measurement.
-    #[arg(long, value_name = "TIME", default_value = "3s")]
+    #[arg(long, value_name = "TIME", default_value = "3s", value_parser = some_time)]
     pub duration: Span,
     /// JSON instead of a table.
     #[arg(long)]
@@ -287,7 +287,7 @@ pub struct Suite {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub pairs: Option<u32>,
     /// Length of one round of a comparison [default: 8s; --quick: 2s].
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", value_parser = some_time)]
     pub duration: Option<Span>,
     /// Write plots (SVG) into this folder.
     #[arg(long, value_name = "DIR")]

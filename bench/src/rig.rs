@@ -8,7 +8,7 @@ use crate::cli::Load;
 use crate::job::{Consume, From, Job, Pace, Produce, Work};
 use crate::server::{Server, Setup, Subject};
 use crate::values::value_bytes;
-use crate::worker::connect;
+use crate::worker::{connect, connect_named};
 
 /// What each shard of null keeps in memory where somebody reads: about as much as the broker does. More would be new
 /// memory for most of a round, which costs more than what is measured.
@@ -48,13 +48,15 @@ impl Rig {
         setup: &Setup,
         keep: Option<u64>,
     ) -> Result<Rig, String> {
-        let server = match &load.place.broker {
-            Some(_) => None,
-            None => Some(Server::start(subject, setup).await?),
+        let (server, address, client) = match &load.place.broker {
+            Some(named) => (None, named.clone(), connect_named(named).await?),
+            None => {
+                let server = Server::start(subject, setup).await?;
+                let address = server.address.to_string();
+                let client = connect(&address).await?;
+                (Some(server), address, client)
+            }
         };
-        let of_server = server.as_ref().map(|server| server.address.to_string());
-        let address = load.place.broker.clone().or(of_server).unwrap_or_default();
-        let client = connect(&address).await?;
         let topic = format!("ringbench-{}", std::process::id());
         let rig = Rig { address, server, client, topic, partitions: load.partitions };
         rig.create_topic(&rig.topic, load, keep).await?;

@@ -50,6 +50,24 @@ impl FromStr for Span {
     }
 }
 
+/// A size that is not 0.
+pub fn some_bytes(text: &str) -> Result<Bytes, String> {
+    text.parse()
+        .and_then(|bytes: Bytes| if bytes.0 > 0 { Ok(bytes) } else { Err("wanted at least 1 byte".into()) })
+}
+
+/// A time that is not 0.
+pub fn some_time(text: &str) -> Result<Span, String> {
+    let span: Span = text.parse()?;
+    if span.0.is_zero() { Err("wanted more than no time at all".into()) } else { Ok(span) }
+}
+
+/// A rate or a share: more than 0, and not without end.
+pub fn some_number(text: &str) -> Result<f64, String> {
+    let number = text.parse::<f64>().ok().filter(|number| number.is_finite() && *number > 0.0);
+    number.ok_or_else(|| "wanted a number above 0".into())
+}
+
 /// `1234567.8` as `1,234,568`.
 pub fn grouped(value: f64) -> String {
     let digits = format!("{:.0}", value.abs());
@@ -99,6 +117,12 @@ mod tests {
         assert_eq!("1.5s".parse(), Ok(Span(Duration::from_millis(1500))));
         assert_eq!("60".parse(), Ok(Span(Duration::from_secs(60))));
         assert!("soon".parse::<Span>().is_err() && "-1s".parse::<Span>().is_err());
+        assert!(some_time("0").is_err() && some_bytes("0KiB").is_err());
+        assert_eq!((some_time("2m"), some_bytes("1")), (Ok(Span(Duration::from_secs(120))), Ok(Bytes(1))));
+        assert_eq!(some_number("0.5"), Ok(0.5));
+        for text in ["0", "-1", "nan", "inf", "fast"] {
+            assert!(some_number(text).is_err(), "{text}");
+        }
         assert_eq!(grouped(1_234_567.8), "1,234,568");
         assert_eq!(grouped(12.0), "12");
         for (value, text) in

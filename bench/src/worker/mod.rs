@@ -26,6 +26,8 @@ use crate::{cli, process};
 
 /// A server that was just started on a busy machine may take a while to answer.
 const CONNECT_MAX: Duration = Duration::from_secs(30);
+/// A broker that somebody names is there, or is not.
+const CONNECT_NAMED_MAX: Duration = Duration::from_secs(5);
 const PROGRESS: Duration = Duration::from_secs(1);
 const DELIVERY_MAX: Duration = Duration::from_secs(60);
 
@@ -33,9 +35,17 @@ const DELIVERY_MAX: Duration = Duration::from_secs(60);
 pub type Progress = Arc<AtomicU64>;
 
 pub async fn connect(address: &str) -> Result<Client, String> {
+    connect_within(address, CONNECT_MAX).await
+}
+
+pub async fn connect_named(address: &str) -> Result<Client, String> {
+    connect_within(address, CONNECT_NAMED_MAX).await
+}
+
+async fn connect_within(address: &str, within: Duration) -> Result<Client, String> {
     let mut options = Options::new(address);
     options.client_id = "ringbench".into();
-    options.connect_timeout = CONNECT_MAX;
+    options.connect_timeout = within;
     Client::connect(options).await.map_err(|error| error.to_string())
 }
 
