@@ -19,8 +19,9 @@ pub struct Limits {
     pub bytes_max: u32,
     /// `message.timestamp.type=LogAppendTime`: the client's timestamps are not judged.
     pub log_append_time: bool,
-    /// The broker's time, against which the next two are measured.
-    pub now_ms: i64,
+    /// The earliest that it may be now, and the latest; the next two are measured from them.
+    pub now_ms_min: i64,
+    pub now_ms_max: i64,
     pub timestamp_before_max_ms: i64,
     pub timestamp_after_max_ms: i64,
 }
@@ -92,13 +93,12 @@ impl Validation {
             return refuse(ErrorCode::InvalidRecord, "more than one record batch for a partition");
         }
         let info = judge_header(&view)?;
-        let now = limits.now_ms;
         let (timestamp_min, timestamp_max) = if limits.log_append_time {
             (i64::MIN, i64::MAX)
         } else {
             (
-                now.saturating_sub(limits.timestamp_before_max_ms).max(0),
-                now.saturating_add(limits.timestamp_after_max_ms),
+                limits.now_ms_min.saturating_sub(limits.timestamp_before_max_ms).max(0),
+                limits.now_ms_max.saturating_add(limits.timestamp_after_max_ms),
             )
         };
         let mut validation = Validation {

@@ -198,13 +198,15 @@ impl Shard {
             if searching.is_empty() {
                 continue;
             }
+            let mut unread = None;
             for segment in search_order(drive) {
                 if searching.is_empty() {
                     break;
                 }
                 if let Err(error) = drive.journal.load_index(&segment).await {
-                    searching.drain(..).for_each(|reading| reading.fail(unreadable(&error), -1));
-                    break;
+                    // Only what is found in no other segment may be in this one.
+                    unread.get_or_insert(error);
+                    continue;
                 }
                 let before = searching.len();
                 searching.retain_mut(|reading| !reading.look_in(&segment, bytes, runs_max));
@@ -213,8 +215,10 @@ impl Shard {
                 }
             }
             for reading in searching {
-                if let State::Searching(above) = reading.state {
-                    self.lose(reading, above);
+                match (&unread, &reading.state) {
+                    (Some(error), State::Searching(_)) => reading.fail(unreadable(error), -1),
+                    (None, State::Searching(above)) => self.lose(reading, *above),
+                    _ => {}
                 }
             }
         }

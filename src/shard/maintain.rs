@@ -116,7 +116,7 @@ impl Maintenance {
             let pause = Duration::from_millis(self.shard.settings.retention_check_ms);
             self.retention_due = self.shard.rt.now() + pause;
             if self.drive.control.borrow().is_empty() {
-                self.shard.retain(&self.drive).await?;
+                self.shard.retain(&self.drive).await;
             }
         }
         self.collect().await?;
@@ -252,7 +252,7 @@ impl Maintenance {
             self.checkpoint().await?;
             self.drive.maintain.notify();
         }
-        self.release_dropped(&liveness).await?;
+        self.release_dropped(&liveness).await;
         // Only what was done to its end need not be done again.
         self.collected = Some(seen);
         Ok(())
@@ -337,13 +337,17 @@ impl Maintenance {
     }
 
     /// Lets go of deleted partitions that no file holds any more.
-    async fn release_dropped(&self, liveness: &Liveness) -> io::Result<()> {
+    async fn release_dropped(&self, liveness: &Liveness) {
         if liveness.dropped.is_empty() {
-            return Ok(());
+            return;
         }
         let mut held = Map::default();
         for segment in self.journal.segments() {
-            self.journal.load_index(&segment).await?;
+            if let Err(error) = self.journal.load_index(&segment).await {
+                // It may hold any of them.
+                self.unreadable(&segment, &error);
+                return;
+            }
             segment.for_each_partition(|id, _| {
                 held.insert(id, ());
             });
@@ -357,7 +361,6 @@ impl Maintenance {
         if self.drive.dropped.borrow().len() != before {
             self.shard.report_forgotten_topics();
         }
-        Ok(())
     }
 }
 

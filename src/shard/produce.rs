@@ -123,12 +123,14 @@ impl Shard {
             );
             return Err(Failure::new(ErrorCode::NotEnoughReplicas, text));
         }
-        // A clock that was set wrong a moment ago must not refuse what producers send.
-        let now_ms = self.clock.now_ms(&self.rt);
+        // A clock that was wrong, or was put right, a moment ago must not refuse what producers send.
+        let now_ms = self.clock.range_ms(&self.rt);
+        let append_time_ms = if config.log_append_time { *now_ms.end() } else { -1 };
         let limits = record::Limits {
             bytes_max: config.max_message_bytes,
             log_append_time: config.log_append_time,
-            now_ms,
+            now_ms_min: *now_ms.start(),
+            now_ms_max: *now_ms.end(),
             timestamp_before_max_ms: config.message_timestamp_before_max_ms,
             timestamp_after_max_ms: config.message_timestamp_after_max_ms,
         };
@@ -146,7 +148,7 @@ impl Shard {
             );
             return Err(Failure::new(ErrorCode::RecordListTooLarge, text));
         }
-        Ok((info, if config.log_append_time { now_ms } else { -1 }))
+        Ok((info, append_time_ms))
     }
 
     /// A duplicate is acknowledged when the original is: once the high watermark has passed it.

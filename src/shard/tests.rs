@@ -356,3 +356,32 @@ fn a_clock_that_is_set_ahead_between_two_starts_expires_nothing() {
     });
     assert_eq!(simulation.run_to_end(reader), Stop::Done);
 }
+
+#[cfg(feature = "sim")]
+#[test]
+fn a_record_with_an_old_timestamp_takes_nothing_before_it_along() {
+    use crate::rt::sim::{Faults, Simulation, Stop};
+
+    let simulation = Simulation::new(2, Faults::default(), false);
+    let machine = simulation.machine(64 << 20);
+    let program = simulation.program(machine, |rt| async move {
+        let shard = started(&rt, Path::new("/data"), 1, true).await;
+        for number in 0..10 {
+            produce(&shard, 0, batch(&format!("{number}"), None)).await.expect("accepted");
+        }
+        // The rest of the first segment, and some of the second.
+        for _ in 0..300 {
+            produce(&shard, 1, batch(&"x".repeat(5_000), None)).await.expect("accepted");
+        }
+        // Retention looks once a second: it has seen that nothing of the sealed segment is old.
+        rt.sleep(std::time::Duration::from_secs(3)).await;
+        assert!(shard.drives[0].journal.segments()[0].oldest_retention().is_some());
+        let mut old = BatchBuilder::new(1024);
+        old.append(rt.wall_ms() - 8 * 24 * 60 * 60 * 1000, None, Some(b"old"), &[]);
+        produce(&shard, 0, old.build(Compression::None, None).into()).await.expect("accepted");
+        rt.sleep(std::time::Duration::from_secs(3)).await;
+        assert_eq!(read_all(&shard, 0).await.len(), 11);
+        stop(shard).await;
+    });
+    assert_eq!(simulation.run_to_end(program), Stop::Done);
+}

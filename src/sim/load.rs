@@ -115,8 +115,8 @@ pub(super) async fn produce(
             ..Record::default()
         };
         let partition = record.partition.unwrap_or(0);
-        let times = Times { now: millis(&rt), wall_ms: rt.wall_ms() };
-        let delivery = handle.send(times, &topic.name, record).await;
+        let clock = || Times { now: millis(&rt), wall_ms: rt.wall_ms() };
+        let delivery = handle.send(clock, &topic.name, record).await;
         let told = history.clone();
         rt.spawn(async move {
             let outcome = delivery.await;

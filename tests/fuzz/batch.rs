@@ -39,7 +39,8 @@ fn check(bytes: &[u8]) -> bool {
     let limits = Limits {
         bytes_max: 1 << 20,
         log_append_time: false,
-        now_ms: 1 << 40,
+        now_ms_min: 1 << 40,
+        now_ms_max: 1 << 40,
         timestamp_before_max_ms: i64::MAX,
         timestamp_after_max_ms: 1000,
     };

@@ -341,6 +341,8 @@ impl ProducerMachine {
             partition.delay(now + pause);
             self.session.look_up(now, &partition.topic);
         } else {
+            // The open batch too, or it would ask again at once.
+            partition.collect(true);
             partition.fail_queued(ProduceError::Refused(failure.clone()));
         }
         self.dirty.push(index);

@@ -174,21 +174,22 @@ impl Drop for ProducerHandle {
 
 impl ProducerHandle {
     /// Sends a record; waits only for memory and, the first time, to learn about the topic.
-    /// Whatever goes wrong, the delivery tells.
-    pub async fn send(&self, times: Times, topic: &str, record: Record) -> Delivery {
-        let mut taken = None;
+    /// Whatever goes wrong, the delivery tells. `clock` is asked after each wait: a batch is as old as its first record.
+    pub async fn send(&self, clock: impl Fn() -> Times, topic: &str, record: Record) -> Delivery {
+        let mut taken = Taken { front: &self.0, bytes: None };
         loop {
-            match self.0.append(times, topic, &record, &mut taken) {
+            let times = clock();
+            match self.0.append(times, topic, &record, &mut taken.bytes) {
                 Ok(delivery) => return delivery,
-                Err(Refusal::Error(error)) => return self.0.refuse(error, taken),
+                Err(Refusal::Error(error)) => return Delivery::failed(error),
                 Err(Refusal::UnknownTopic) => {
                     if let Err(error) = self.0.look_up(times.now, topic).await {
-                        return self.0.refuse(error, taken);
+                        return Delivery::failed(error);
                     }
                 }
                 Err(Refusal::NoMemory(bytes)) => {
                     self.0.wait_for_memory(bytes).await;
-                    taken = Some(bytes);
+                    taken.bytes = Some(bytes);
                 }
             }
         }
@@ -230,6 +231,20 @@ impl ProducerHandle {
     #[cfg(test)]
     fn memory_used(&self) -> usize {
         self.0.budget.used()
+    }
+}
+
+/// Memory of a record that is not appended yet; it goes back if the sender gives up.
+struct Taken<'a> {
+    front: &'a Front,
+    bytes: Option<usize>,
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        if let Some(bytes) = self.bytes {
+            self.front.budget.give_back(bytes);
+        }
     }
 }
 
@@ -317,13 +332,6 @@ impl Front {
         if let Some(topic) = topics.get(topic) {
             topic.move_on(partition);
         }
-    }
-
-    fn refuse(&self, error: ProduceError, taken: Option<usize>) -> Delivery {
-        if let Some(bytes) = taken {
-            self.budget.give_back(bytes);
-        }
-        Delivery::failed(error)
     }
 
     async fn look_up(&self, now: Millis, topic: &str) -> Result<(), ProduceError> {

@@ -40,7 +40,7 @@ fn to(partition: u32, value: &str) -> Record {
 /// Sends, running the world whenever the send has to wait.
 fn send(handle: &ProducerHandle, world: &mut World<ProducerMachine>, record: Record) -> Delivery {
     let times = Times { now: world.now, wall_ms: 1_700_000_000_000 };
-    let mut sending = Box::pin(handle.send(times, "t", record));
+    let mut sending = Box::pin(handle.send(move || times, "t", record));
     let mut delivery = None;
     world.run_while(|_| match sending.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(sent) => {

@@ -115,7 +115,7 @@ impl Producer {
         let times = self.clock.times();
         match self.handle.try_send(times, topic, &record) {
             Some(delivery) => delivery,
-            None => self.handle.send(times, topic, record).await,
+            None => self.handle.send(|| self.clock.times(), topic, record).await,
         }
     }
 
