@@ -6,6 +6,7 @@
 
 use crate::ceiling;
 use crate::cli::Load;
+use crate::commands::blocking;
 use crate::figures::{Figures, get, put, ratio, summarise};
 use crate::process::now_ns;
 use crate::progress::say;
@@ -68,28 +69,28 @@ impl Case {
     /// Measures it. What cannot be measured is an error; records that failed are figures.
     pub async fn run(&self) -> Result<Row, String> {
         let mut rounds = self.set().await?;
-        let (wide, mut again) = (null_spread(&rounds), false);
+        let (wide, mut other) = (null_spread(&rounds), Vec::new());
         let in_time = self.load.place.again_until_ns.is_none_or(|until| now_ns() < until);
         if wide > SPREAD_MAX && in_time {
             say(&format!("{}: null spread by {:.0} %: measured again", self.name, wide * 100.0));
-            let second = self.set().await?;
-            again = true;
-            if null_spread(&second) < wide {
-                rounds = second;
+            other = self.set().await?;
+            if null_spread(&other) < wide {
+                std::mem::swap(&mut rounds, &mut other);
             }
         }
         let mut row = Row { goals: self.goals.clone(), ..Row::new(self.name.clone(), summarise(&rounds)) };
-        row.metrics.insert("measured_again".into(), again.into());
+        row.metrics.insert("measured_again".into(), (!other.is_empty()).into());
+        // Of the set that does not count, what went wrong does.
+        row.add_errors(&other);
         if wide > SPREAD_MAX && !in_time {
             row.notes.push(format!("null spread by {:.0} %: no time to measure it again", wide * 100.0));
         }
         self.describe(&mut row);
         if let Kind::Cold { bytes, .. } = self.kind {
-            self.add_disk_roofline(&mut row, bytes.min(ceiling::READ_FILE_BYTES))?;
+            self.add_disk_roofline(&mut row, bytes.min(ceiling::READ_FILE_BYTES)).await?;
         }
-        row.notes.extend(rounds.iter().find_map(|round| round.first_error.clone()));
-        tell_verified(&mut row, &rounds);
-        tell_others(&mut row);
+        rounds.extend(other);
+        tell(&mut row, &rounds);
         Ok(row)
     }
 
@@ -171,9 +172,9 @@ impl Case {
     }
 
     /// Cold reads are bounded by the disk as well.
-    fn add_disk_roofline(&self, row: &mut Row, bytes: u64) -> Result<(), String> {
-        let time = self.load.duration.0.min(ceiling::DURATION);
-        let (disk, _) = ceiling::disk_reads(&self.load.place.dir(), time, bytes)?;
+    async fn add_disk_roofline(&self, row: &mut Row, bytes: u64) -> Result<(), String> {
+        let (time, dir) = (self.load.duration.0.min(ceiling::DURATION), self.load.place.dir());
+        let (disk, _) = blocking(move || ceiling::disk_reads(&dir, time, bytes)).await?;
         let null = get(&row.metrics, "null_bytes_per_second");
         let least = null.map_or(disk, |null| null.min(disk));
         let own = get(&row.metrics, "bytes_per_second");
@@ -203,8 +204,15 @@ impl Case {
     }
 }
 
+/// What a person should know of rounds beside their figures: the first error, what reading back found, company.
+pub fn tell(row: &mut Row, rounds: &[Figures]) {
+    row.notes.extend(rounds.iter().find_map(|round| round.first_error.clone()));
+    tell_verified(row, rounds);
+    tell_others(row);
+}
+
 /// A machine that does something else at the same time measures that as well.
-pub fn tell_others(row: &mut Row) {
+fn tell_others(row: &mut Row) {
     let cores = get(&row.metrics, "other_cores").unwrap_or(0.0);
     if cores > OTHER_CORES_MAX {
         row.notes.push(format!("DISTURBED: something else took {cores:.1} cores meanwhile"));

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use ringlog::rt::{File, Rt, World, local::Event, mesh};
 
+use crate::progress::say;
 use crate::stats::{self, Latency};
 
 /// How long each ceiling is measured beside other figures.
@@ -53,7 +54,7 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         if let Err(error) = std::fs::remove_dir_all(&self.0) {
-            eprintln!("ringbench: {} was left behind: {error}", self.0.display());
+            say(&format!("{} was left behind: {error}", self.0.display()));
         }
     }
 }

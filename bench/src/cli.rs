@@ -231,7 +231,7 @@ pub struct Latency {
     pub load: Load,
     /// Rates of the ladder, as shares of saturation.
     #[arg(long, value_name = "SHARE,...", value_delimiter = ',', value_parser = some_number,
-          default_values_t = [0.01, 0.05, 0.1, 0.25, 0.5, 0.7, 0.8, 0.9])]
+          default_values_t = [0.01, 0.05, 0.1, 0.25, 0.5, 0.7, 0.8, 0.9, 1.0])]
     pub ladder: Vec<f64>,
     /// One client that sends one record and waits for its acknowledgement before the next.
     #[arg(long, conflicts_with = "rate")]

@@ -101,6 +101,16 @@ impl Medians<'_> {
         median(&values)
     }
 
+    /// The largest: of maxima a median would hide the worst.
+    fn most(&self, what: impl Fn(&Figures) -> Option<f64>) -> Option<f64> {
+        self.0.iter().filter_map(|round| what(round)).reduce(f64::max)
+    }
+
+    /// How far the rounds lie apart; one alone says nothing about it.
+    fn spread(&self) -> Option<f64> {
+        (self.0.len() > 1).then(|| spread(&self.rates(Figures::main)))
+    }
+
     fn rates(&self, of: impl Fn(&Figures) -> Option<&Flow>) -> Vec<f64> {
         self.0.iter().filter_map(|round| Some(of(round)?.bytes_per_second())).collect()
     }
@@ -117,10 +127,11 @@ fn put_latency(
     of: impl Fn(&Figures) -> Option<&Latency>,
 ) {
     for (name, quantile) in QUANTILES {
-        let value = rounds.of(|round| {
+        let at = |round: &Figures| {
             let latency = of(round).filter(|latency| !latency.is_empty())?;
             Some(latency.value_at_quantile(quantile) as f64)
-        });
+        };
+        let value = if quantile < 1.0 { rounds.of(at) } else { rounds.most(at) };
         put(metrics, &format!("{prefix}{name}_us"), value);
     }
 }
@@ -138,8 +149,8 @@ pub fn summarise(rounds: &[Figures]) -> Metrics {
     put(out, "bytes_per_second", median(&own.rates(Figures::main)));
     put(out, "null_bytes_per_second", median(&null.rates(Figures::main)));
     put(out, "eta", ratio(median(&own.rates(Figures::main)), median(&null.rates(Figures::main))));
-    put(out, "spread", Some(spread(&own.rates(Figures::main))));
-    put(out, "null_spread", Some(spread(&null.rates(Figures::main))));
+    put(out, "spread", own.spread());
+    put(out, "null_spread", null.spread());
     if rounds.iter().any(|round| round.produced.is_some() && round.consumed.is_some()) {
         let consumed = Figures::consumed;
         put(out, "consumed_bytes_per_second", median(&own.rates(consumed)));
@@ -149,6 +160,7 @@ pub fn summarise(rounds: &[Figures]) -> Metrics {
     }
     put_latency(out, "", &own, |round| Some(&round.produced.as_ref()?.latency_us));
     put_latency(out, "late_", &own, |round| Some(&round.produced.as_ref()?.late_us));
+    put_latency(out, "null_", &null, |round| Some(&round.produced.as_ref()?.latency_us));
     put_costs(out, &own);
     let null_cpu = null.of(|round| Some(round.cpu_ns()? / round.handled(|flow| flow.records)));
     put(out, "null_cpu_ns_per_record", null_cpu);
@@ -182,7 +194,7 @@ fn put_costs(out: &mut Metrics, own: &Medians) {
     put(out, "other_cores", own.of(other));
     put(out, "client_cpu_ns_per_record", own.of(|r| Some(r.client_cpu.as_nanos() as f64 / records(r))));
     put(out, "broker_resident_bytes", own.of(|round| Some(round.server?.resident_bytes as f64)));
-    put(out, "broker_resident_bytes_max", own.of(|round| Some(round.server?.resident_bytes_max as f64)));
+    put(out, "broker_resident_bytes_max", own.most(|round| Some(round.server?.resident_bytes_max as f64)));
     let payload = |round: &Figures| Some(round.produced.as_ref()?.bytes as f64).filter(|bytes| *bytes > 0.0);
     let written = |round: &Figures| Some(round.server?.written_bytes as f64 / payload(round)?);
     put(out, "device_bytes_per_payload_byte", own.of(written));
@@ -253,6 +265,18 @@ mod tests {
         near("errors", 4.0);
         assert!(metrics["flushes_per_second"].is_null() && metrics["late_p50_us"].is_null());
         assert!(!metrics.contains_key("consumed_eta"));
+    }
+
+    #[test]
+    fn the_worst_round_gives_the_maximum_and_one_round_no_spread() {
+        let mut slow = round(Subject::Broker, 200_000);
+        slow.produced.iter_mut().for_each(|flow| flow.latency_us.saturating_record(50_000));
+        let metrics = summarise(&[round(Subject::Broker, 200_000), slow]);
+        let max = get(&metrics, "max_us").unwrap();
+        assert!((max - 50_000.0).abs() < 50.0, "{max}");
+        assert_eq!(get(&metrics, "spread"), Some(0.0));
+        let metrics = summarise(&[round(Subject::Broker, 200_000)]);
+        assert!(metrics["spread"].is_null() && metrics["null_spread"].is_null());
     }
 
     #[test]

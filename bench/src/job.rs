@@ -62,6 +62,8 @@ pub struct Consume {
     pub prefetch_bytes: u64,
     /// Each instance ends after so many records.
     pub records_max: Option<u64>,
+    /// When the window ends it goes on until it has read everything: in an open loop what comes last has waited longest.
+    pub to_the_end: bool,
 }
 
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]

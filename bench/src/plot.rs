@@ -5,6 +5,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
+use crate::progress::say;
 use crate::units::short;
 
 pub struct Axis {
@@ -97,7 +98,7 @@ impl Plot {
             std::fs::create_dir_all(folder).map_err(told)?;
         }
         std::fs::write(path, self.svg()).map_err(told)?;
-        eprintln!("ringbench: wrote {}", path.display());
+        say(&format!("wrote {}", path.display()));
         Ok(())
     }
 

@@ -144,6 +144,7 @@ pub struct DiskUse {
 pub fn disk_use(dir: &Path) -> Option<DiskUse> {
     let device = std::fs::metadata(dir).ok()?.dev();
     let (major, minor) = (libc::major(device), libc::minor(device));
+    let whole = flushes_of_whole(major, minor);
     let stats = std::fs::read_to_string("/proc/diskstats").ok()?;
     stats.lines().find_map(|line| {
         let fields: Vec<&str> = line.split_whitespace().collect();
@@ -151,9 +152,19 @@ pub fn disk_use(dir: &Path) -> Option<DiskUse> {
         (number(0) == Some(major.into()) && number(1) == Some(minor.into())).then(|| DiskUse {
             writes: number(7).unwrap_or(0),
             written_bytes: number(9).unwrap_or(0) * 512,
-            flushes: number(18).unwrap_or(0),
+            flushes: whole.or(number(18)).unwrap_or(0),
         })
     })
+}
+
+/// The kernel counts flushes for whole disks only: those of the disk that holds a partition.
+fn flushes_of_whole(major: u32, minor: u32) -> Option<u64> {
+    let of = PathBuf::from(format!("/sys/dev/block/{major}:{minor}"));
+    if !of.join("partition").exists() {
+        return None;
+    }
+    let stat = std::fs::read_to_string(of.join("../stat")).ok()?;
+    stat.split_whitespace().nth(15)?.parse().ok()
 }
 
 impl DiskUse {

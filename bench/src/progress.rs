@@ -3,7 +3,7 @@
 //! Owner: ringbench's parent process. A terminal sees one line that changes; a file gets a line now and
 //! then.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::sync::{Arc, Mutex};
 
 use ringlog::base::lock;
@@ -59,9 +59,9 @@ impl Meter {
         let (total_text, rate_text) = (grouped(total as f64), grouped(rate));
         let text = format!("{}: {seconds} s, {total_text} records, {rate_text} a second", state.what);
         if is_terminal {
-            eprint!("\r\x1b[Kringbench: {text}");
+            print(&format!("\r\x1b[Kringbench: {text}"));
         } else {
-            eprintln!("ringbench: {text}");
+            say(&text);
         }
         (state.said_ns, state.said, state.shown) = (now, total, is_terminal);
     }
@@ -71,12 +71,23 @@ impl Drop for State {
     fn drop(&mut self) {
         if self.shown {
             // What comes next begins at the start of an empty line.
-            eprint!("\r\x1b[K");
+            print("\r\x1b[K");
         }
     }
 }
 
 /// A line about what begins now.
 pub fn say(text: &str) {
-    eprintln!("ringbench: {text}");
+    print(&format!("ringbench: {text}\n"));
+}
+
+/// To stderr. Nobody may listen any more: that is no reason to leave servers and folders behind.
+pub fn print(text: &str) {
+    let _ = std::io::stderr().write_all(text.as_bytes());
+}
+
+/// Results, to stdout, of which the same is true.
+pub fn show(text: &str) {
+    let mut out = std::io::stdout();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }

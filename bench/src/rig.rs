@@ -2,10 +2,16 @@
 //!
 //! Owner: ringbench's parent process.
 
+use std::sync::Mutex;
+use std::time::Duration;
+
+use ringlog::base::lock;
 use ringlog::client::Client;
+use tokio::time::timeout;
 
 use crate::cli::Load;
 use crate::job::{Consume, From, Job, Pace, Produce, Work};
+use crate::progress::say;
 use crate::server::{Server, Setup, Subject};
 use crate::values::value_bytes;
 use crate::worker::{connect, connect_named};
@@ -17,6 +23,20 @@ const STORE_BYTES: u64 = 256 << 20;
 /// The default of `max.message.bytes`, and what a batch of one record has beside its value at most.
 const MESSAGE_BYTES_MAX: u64 = 1_048_588;
 const RECORD_EXTRA: u64 = 1024;
+
+/// Topics on brokers that were there before, which must not keep what we wrote: also not after an interruption.
+static NAMED: Mutex<Vec<(Client, String)>> = Mutex::new(Vec::new());
+const FORGET_MAX: Duration = Duration::from_secs(5);
+
+/// Deletes what rigs that were not stopped left on brokers that were there before.
+pub async fn forget_named() {
+    let left = std::mem::take(&mut *lock(&NAMED));
+    for (client, topic) in left {
+        if !matches!(timeout(FORGET_MAX, client.admin().delete_topic(&topic)).await, Ok(Ok(()))) {
+            say(&format!("topic {topic} was left behind; delete it with 'ringctl topic delete {topic}'"));
+        }
+    }
+}
 
 /// A server, started here or running before, with one topic of ours.
 pub struct Rig {
@@ -59,6 +79,9 @@ impl Rig {
         };
         let topic = format!("ringbench-{}", std::process::id());
         let rig = Rig { address, server, client, topic, partitions: load.partitions };
+        if rig.server.is_none() {
+            lock(&NAMED).push((rig.client.clone(), rig.topic.clone()));
+        }
         rig.create_topic(&rig.topic, load, keep).await?;
         Ok(rig)
     }
@@ -90,11 +113,6 @@ impl Rig {
         Ok(jobs)
     }
 
-    async fn forget_topic(&self) -> Result<(), String> {
-        let deleted = self.client.admin().delete_topic(&self.topic).await;
-        deleted.map_err(|error| format!("delete {}: {error}", self.topic))
-    }
-
     pub fn pid(&self) -> Option<u32> {
         self.server.as_ref().map(Server::pid)
     }
@@ -107,8 +125,11 @@ impl Rig {
     pub async fn stop_and_hear(mut self) -> Result<String, String> {
         match self.server.take() {
             Some(server) => server.stop().await,
-            // A broker that was there before must not keep what we wrote.
-            None => self.forget_topic().await.map(|()| String::new()),
+            None => {
+                lock(&NAMED).retain(|(_, topic)| *topic != self.topic);
+                let deleted = self.client.admin().delete_topic(&self.topic).await;
+                deleted.map(|()| String::new()).map_err(|error| format!("delete {}: {error}", self.topic))
+            }
         }
     }
 
@@ -152,14 +173,21 @@ impl Rig {
     /// The consumers of a load, each of which reads `records`, or until the window ends.
     pub fn consumers(&self, load: &Load, records: Option<u64>) -> Vec<Job> {
         let prefetch_bytes = (load.memory.0 / u64::from(load.consumers)).max(1 << 20);
-        let consume = Consume { instances: 1, from: From::Earliest, prefetch_bytes, records_max: records };
+        let consume = Consume {
+            instances: 1,
+            from: From::Earliest,
+            prefetch_bytes,
+            records_max: records,
+            to_the_end: records.is_none() && load.rate.is_some(),
+        };
         (0..load.consumers).map(|_| self.job(Work::Consume(consume.clone()))).collect()
     }
 
     /// One process with many consumers that read `bytes` at one random place after the other.
     pub fn wanderers(&self, instances: u32, bytes: u64, prefetch_bytes: u64) -> Job {
         let from = From::Random { bytes };
-        self.job(Work::Consume(Consume { instances, from, prefetch_bytes, records_max: None }))
+        let consume = Consume { instances, from, prefetch_bytes, records_max: None, to_the_end: false };
+        self.job(Work::Consume(consume))
     }
 }
 

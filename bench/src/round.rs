@@ -35,7 +35,9 @@ struct Snapshot {
 impl Snapshot {
     fn take(pid: Option<u32>, dir: &std::path::Path) -> Snapshot {
         let cpu_of_all = process::cpu_of_all();
-        Snapshot { server: pid.map(process::use_of), disk: process::disk_use(dir), cpu_of_all }
+        // The disk of a broker that was not started here is not known, nor is its process.
+        let disk = pid.and_then(|_| process::disk_use(dir));
+        Snapshot { server: pid.map(process::use_of), disk, cpu_of_all }
     }
 
     /// What happened between the two; memory as it is now.
@@ -91,12 +93,12 @@ pub async fn work(
         if matches!(span, Span::Timed { .. }) {
             sleep_until(window.stop_ns).await;
             let after = Snapshot::take(pid, &dir);
-            return (before, Some(after));
+            return Ok((before, Some(after)));
         }
-        (before, None)
+        Ok((before, None))
     };
-    let (reports, (before, after)) = tokio::join!(crew.work(window, meter), look);
-    let reports = reports?;
+    // A worker that fails ends the round, however long it was to be.
+    let (reports, (before, after)) = tokio::try_join!(crew.work(window, meter), look)?;
     let after = after.unwrap_or_else(|| Snapshot::take(pid, &dir));
     let (server, disk) = after.since(&before);
     let cpu_of_all = after.cpu_of_all.saturating_sub(before.cpu_of_all);

@@ -4,7 +4,7 @@
 
 use serde_json::{Value, json};
 
-use crate::figures::{Metrics, get};
+use crate::figures::{Figures, Metrics, get};
 use crate::promised::KEYS;
 use crate::units::{grouped, short};
 
@@ -109,6 +109,13 @@ impl Row {
         self.metrics.contains_key("failed")
     }
 
+    /// Adds what went wrong in rounds that are not among the figures.
+    pub fn add_errors(&mut self, rounds: &[Figures]) {
+        let errors = get(&self.metrics, "errors").unwrap_or(0.0) as u64;
+        let more: u64 = rounds.iter().map(|round| round.errors).sum();
+        self.metrics.insert("errors".into(), json!(errors + more));
+    }
+
     /// `None`: there was nothing to reach.
     pub fn reached(&self) -> Option<bool> {
         let errors = get(&self.metrics, "errors").unwrap_or(0.0);
@@ -129,6 +136,10 @@ impl Row {
 
     pub fn json(&self) -> Value {
         let mut object = self.metrics.clone();
+        if !self.is_failed() {
+            // Where no record was sent none has failed.
+            object.entry("errors").or_insert(json!(0));
+        }
         for name in KEYS {
             object.entry(name).or_insert(Value::Null);
         }

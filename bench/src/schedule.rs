@@ -19,14 +19,14 @@ impl Schedule {
 
     /// Begins later by a part of the pause between two records: several generators do not send at once.
     pub fn shifted(mut self, part: f64) -> Schedule {
-        self.start_ns += (part * 1e9 / self.per_second) as u64;
+        self.start_ns = self.start_ns.saturating_add((part * 1e9 / self.per_second) as u64);
         self
     }
 
     /// When the next record is meant to be sent. Computed from the start each time, so that rounding
     /// does not add up.
     pub fn next_ns(&self) -> u64 {
-        self.start_ns + (self.next as f64 * 1e9 / self.per_second) as u64
+        self.start_ns.saturating_add((self.next as f64 * 1e9 / self.per_second) as u64)
     }
 
     /// Takes the next record if it is due, with its intended time.
@@ -61,5 +61,8 @@ mod tests {
         let hour_ns = 3_600_000_000_000;
         let count = std::iter::from_fn(|| schedule.take(hour_ns)).count();
         assert_eq!(count, 3 * 3600);
+        // Once, and not again in the life of the machine.
+        let mut rare = Schedule::new(7, 1e-20);
+        assert_eq!((rare.take(u64::MAX - 1), rare.take(u64::MAX - 1)), (Some(7), None));
     }
 }

@@ -14,6 +14,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
 
 use crate::process;
+use crate::progress::say;
 
 const READY_MAX: Duration = Duration::from_secs(120);
 const STOP_MAX: Duration = Duration::from_secs(60);
@@ -74,7 +75,11 @@ impl Server {
             let address = process::free_address()?;
             Ok((address, launch(subject, setup, address, &dir)?))
         };
-        let (address, child) = start().map_err(|error| failed(subject, &error))?;
+        let (address, child) = start().map_err(|error| {
+            // It may not even have been made.
+            let _ = std::fs::remove_dir_all(&dir);
+            failed(subject, &error)
+        })?;
         let mut server = Server { subject, address, dir, setup: setup.clone(), child };
         server.wait_until_ready().await.map_err(|error| failed(subject, &error))?;
         Ok(server)
@@ -146,7 +151,7 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if let Err(error) = std::fs::remove_dir_all(&self.dir) {
-            eprintln!("ringbench: {} was left behind: {error}", self.dir.display());
+            say(&format!("{} was left behind: {error}", self.dir.display()));
         }
     }
 }

@@ -2,12 +2,12 @@
 //!
 //! Owner: ringbench's parent process.
 
-use serde_json::json;
-
-use super::blocking;
+use super::{blocking, finish};
 use crate::ceiling::{self, Blocks};
 use crate::cli::Disk;
-use crate::progress::say;
+use crate::figures::{Metrics, put};
+use crate::progress::{say, show};
+use crate::row::Row;
 use crate::stats::Latency;
 use crate::units::grouped;
 
@@ -30,25 +30,24 @@ pub async fn run(options: &Disk) -> Result<(), String> {
     let loopback = blocking(move || ceiling::loopback(time)).await?;
     let us = |latency: &Latency, quantile| latency.value_at_quantile(quantile);
     if options.json {
-        println!(
-            "{}",
-            json!({
-                "case": "disk",
-                "write_bytes_per_second": write,
-                "append_zeroed_p50_us": us(&zeroed, 0.5),
-                "append_zeroed_p99_us": us(&zeroed, 0.99),
-                "append_unwritten_p50_us": us(&unwritten, 0.5),
-                "append_unwritten_p99_us": us(&unwritten, 0.99),
-                "read_bytes_per_second": read,
-                "scattered_read_bytes_per_second": scattered,
-                "loopback_bytes_per_second": loopback,
-            })
-        );
-        return Ok(());
+        let figures = [
+            ("write_bytes_per_second", write),
+            ("append_zeroed_p50_us", us(&zeroed, 0.5) as f64),
+            ("append_zeroed_p99_us", us(&zeroed, 0.99) as f64),
+            ("append_unwritten_p50_us", us(&unwritten, 0.5) as f64),
+            ("append_unwritten_p99_us", us(&unwritten, 0.99) as f64),
+            ("read_bytes_per_second", read),
+            ("scattered_read_bytes_per_second", scattered),
+            ("loopback_bytes_per_second", loopback),
+        ];
+        let mut metrics = Metrics::new();
+        figures.into_iter().for_each(|(name, value)| put(&mut metrics, name, Some(value)));
+        return finish(&[Row::new("disk", metrics)], true);
     }
-    let rate = |what: &str, rate: f64| println!("{what:<58} {:>7} MB/s", grouped(rate / 1e6));
+    let rate = |what: &str, rate: f64| show(&format!("{what:<58} {:>7} MB/s\n", grouped(rate / 1e6)));
     let latency = |what: &str, latency: &Latency| {
-        println!("{what:<58} {:>7} us p50, {} us p99", us(latency, 0.5), us(latency, 0.99));
+        let (p50, p99) = (us(latency, 0.5), us(latency, 0.99));
+        show(&format!("{what:<58} {p50:>7} us p50, {p99} us p99\n"));
     };
     rate("durable 1 MiB writes, 4 in flight, unwritten extents", write);
     latency("durable 4 KiB append, blocks written before", &zeroed);

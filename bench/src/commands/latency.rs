@@ -7,10 +7,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::{blocking, finish, single};
-use crate::case::tell_others;
+use crate::case::{self, tell};
 use crate::ceiling::{self, Blocks};
 use crate::cli::{Latency, Load};
-use crate::figures::{Metrics, get, put, summarise};
+use crate::figures::{Figures, Metrics, get, put, summarise};
 use crate::plot::{Axis, Line, Plot};
 use crate::progress::say;
 use crate::round;
@@ -74,22 +74,32 @@ impl Ladder {
         let load = Load { rate: None, linger: None, ..self.load.clone() };
         let figures = round::run("saturation", Subject::Broker, &load, false).await?;
         let rate = figures.main().map_or(0.0, |flow| flow.records_per_second());
+        let why = figures.first_error.unwrap_or_else(|| "the round may be too short".into());
+        if figures.errors > 0 || rate <= 0.0 {
+            return Err(format!(
+                "saturation: {} records a second, {} failed: {why}",
+                grouped(rate),
+                figures.errors
+            ));
+        }
         say(&format!("saturation: {} records a second", grouped(rate)));
         Ok(rate)
     }
 
-    /// An open loop of so many records a second; then the same with a consumer, for the latency from
-    /// end to end. A consumer that is woken for every record takes CPU time that the others miss.
+    /// An open loop of so many records a second, null beside the broker; then the same with a consumer, for the
+    /// latency from end to end. A consumer that is woken for every record takes CPU time that the others miss.
     pub async fn at(&self, what: &str, rate: f64) -> Result<Row, String> {
         let name = format!("{what}, {} {} records/s", grouped(rate), bytes_text(self.load.size.0));
         let load = Load { rate: Some(rate), ..self.load.clone() };
-        let alone = round::run(&name, Subject::Broker, &load, false).await?;
+        let mut rounds = self.rounds(&name, &load).await?;
         let consumed = round::run(&format!("{name}, consumed"), Subject::Broker, &load, true).await?;
-        let first_error = alone.first_error.clone().or(consumed.first_error.clone());
-        let mut row = Row::new(name, summarise(&[alone]));
-        let errors = row.metrics["errors"].as_u64().unwrap_or(0) + consumed.errors;
-        row.metrics.insert("errors".into(), errors.into());
-        for (figure, value) in summarise(&[consumed]) {
+        let mut row = Row::new(name, summarise(&rounds));
+        let unsent = get(&row.metrics, "unsent").unwrap_or(0.0) + consumed.unsent as f64;
+        put(&mut row.metrics, "unsent", Some(unsent));
+        rounds.push(consumed);
+        let consumed = &rounds[rounds.len() - 1..];
+        row.add_errors(consumed);
+        for (figure, value) in summarise(consumed) {
             if figure.starts_with("end_to_end_") {
                 row.metrics.insert(figure, value);
             } else if ["p50_us", "p99_us"].contains(&&figure[..]) {
@@ -97,18 +107,30 @@ impl Ladder {
             }
         }
         put(&mut row.metrics, "rate", Some(rate));
-        row.notes.extend(first_error);
         warn_if_late(&mut row, rate);
-        tell_others(&mut row);
+        tell(&mut row, &rounds);
         Ok(row)
+    }
+
+    /// Rounds of both servers, in turn.
+    async fn rounds(&self, name: &str, load: &Load) -> Result<Vec<Figures>, String> {
+        let order = case::order(load.place.pairs, load.place.broker.is_none());
+        let mut rounds = Vec::new();
+        for (number, subject) in order.iter().enumerate() {
+            let title = format!("{name}: round {} of {}, {}", number + 1, order.len(), subject.name());
+            rounds.push(round::run(&title, *subject, load, false).await?);
+        }
+        Ok(rounds)
     }
 
     pub async fn one_by_one(&self, what: &str) -> Result<Row, String> {
         let load =
             Load { single: Some(1), rate: None, linger: Some(Span(Duration::ZERO)), ..self.load.clone() };
         let name = format!("{what}, {} records", bytes_text(load.size.0));
-        let figures = round::run(&name, Subject::Broker, &load, false).await?;
-        Ok(Row::new(name, summarise(&[figures])))
+        let rounds = self.rounds(&name, &load).await?;
+        let mut row = Row::new(name, summarise(&rounds));
+        tell(&mut row, &rounds);
+        Ok(row)
     }
 
     /// Puts the raw append beside every row.
@@ -150,6 +172,9 @@ fn warn_if_late(row: &mut Row, rate: f64) {
     if let (Some(p50), Some(p99)) = (ms("end_to_end_p50_us"), ms("end_to_end_p99_us")) {
         row.notes.push(format!("end to end, in a second round with a consumer: p50 {p50} ms, p99 {p99} ms"));
     }
+    if let (Some(p50), Some(p99)) = (ms("null_p50_us"), ms("null_p99_us")) {
+        row.notes.push(format!("null at the same rate: p50 {p50} ms, p99 {p99} ms"));
+    }
     if let Some(late) = get(&row.metrics, "late_p99_us") {
         row.notes
             .push(format!("generator late by p99 {} ms (it counts into the latency)", short(late / 1000.0)));
@@ -175,6 +200,7 @@ pub fn plot(rows: &[Row], dir: &Path) -> Result<(), String> {
             line("p99_9_us", "p99.9 to acknowledgement"),
             line("end_to_end_p50_us", "p50 end to end"),
             line("end_to_end_p99_us", "p99 end to end"),
+            line("null_p50_us", "null, p50 to acknowledgement"),
             line("append_p50_us", "raw durable append, p50"),
         ],
     };

@@ -8,7 +8,7 @@ use std::path::Path;
 use serde_json::json;
 
 use super::finish;
-use crate::case::tell_others;
+use crate::case::tell;
 use crate::cli::{Keys, Load, Partitions};
 use crate::figures::{Figures, get, put, ratio, summarise};
 use crate::plot::{Axis, Line, Plot};
@@ -17,6 +17,8 @@ use crate::row::Row;
 use crate::server::Subject;
 use crate::units::{Bytes, bytes_text, grouped};
 
+/// Pairs in which null runs beside the broker: the row is about the ratio to the first number of partitions.
+const NULL_PAIRS: u32 = 2;
 /// Batches of the comparison, unless others were asked for.
 const BATCH: Bytes = Bytes(16 << 10);
 
@@ -49,6 +51,10 @@ pub async fn measure(load: &Load, counts: &[u32]) -> Result<Vec<Row>, String> {
                 load.place.pairs
             );
             rounds[index].push(round::run(&title, Subject::Broker, &load, false).await?);
+            if pair < NULL_PAIRS && load.place.broker.is_none() {
+                let title = format!("{title}, null");
+                rounds[index].push(round::run(&title, Subject::Null, &load, false).await?);
+            }
         }
     }
     let mut rows = Vec::new();
@@ -65,8 +71,7 @@ pub async fn measure(load: &Load, counts: &[u32]) -> Result<Vec<Row>, String> {
         if let Some(share) = ratio(rate, first) {
             row.notes.push(format!("{share:.2} of the throughput at {}", grouped(counts[0].into())));
         }
-        row.notes.extend(rounds.iter().find_map(|round| round.first_error.clone()));
-        tell_others(&mut row);
+        tell(&mut row, rounds);
         rows.push(row);
     }
     Ok(rows)

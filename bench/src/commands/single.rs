@@ -6,7 +6,7 @@ use crate::case::{Case, Kind};
 use crate::ceiling;
 use crate::cli::{Consume, Load};
 use crate::figures::{get, put, ratio, summarise};
-use crate::progress::say;
+use crate::progress::{say, show};
 use crate::round;
 use crate::row::{Row, at_least};
 use crate::server::Subject;
@@ -77,11 +77,11 @@ pub fn print_details(row: &Row) {
             })
             .collect();
         if !cells.is_empty() {
-            println!("{what}, ms: {}", cells.join(", "));
+            show(&format!("{what}, ms: {}\n", cells.join(", ")));
         }
     }
     if let (Some(read), Some(eta)) = (of("consumed_bytes_per_second"), of("consumed_eta")) {
-        println!("consumed: {} MB/s, eta {eta:.2}", grouped(read / 1e6));
+        show(&format!("consumed: {} MB/s, eta {eta:.2}\n", grouped(read / 1e6)));
     }
 }
 

@@ -60,6 +60,7 @@ pub async fn run(plan: &Plan) -> Result<Vec<Row>, String> {
     company.abort_all();
     drop(connections);
     let own = worked.part(0..1).figures(Subject::Broker, &jobs[..1], timed(&load));
+    let others = worked.part(1..jobs.len()).figures(Subject::Broker, &jobs[1..], timed(&load));
     let resident = rig.pid().map(|pid| process::use_of(pid).resident_bytes_max as f64);
     let said = rig.stop_and_hear().await?;
     let kept = ratio(own.main().map(|flow| flow.records_per_second()), Some(rate));
@@ -75,6 +76,7 @@ pub async fn run(plan: &Plan) -> Result<Vec<Row>, String> {
         ),
         metrics,
     );
+    row.add_errors(&[others]);
     row.goals.extend([at_least("victim_kept", 0.9), at_most("resident_share_of_budget", 1.0)]);
     row.notes.push(format!(
         "the victim kept {} of its {} records a second; the broker's largest resident memory: {} MiB of a \

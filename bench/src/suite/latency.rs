@@ -12,7 +12,7 @@ use crate::units::Span;
 use super::Plan;
 
 /// Shares of saturation beside the fixed rates; half of it has a goal.
-const SHARES: [f64; 5] = [0.1, 0.25, 0.5, 0.75, 0.9];
+const SHARES: [f64; 6] = [0.1, 0.25, 0.5, 0.75, 0.9, 1.0];
 
 /// Rate, and bounds of p50 and p99 in microseconds.
 const RATES: [(f64, f64, f64); 2] = [(10_000.0, 400.0, 2_000.0), (50_000.0, 600.0, 3_000.0)];
@@ -22,7 +22,8 @@ const ONE_OVER_APPEND_US: f64 = 100.0;
 pub async fn run(plan: &Plan) -> Result<Vec<Row>, String> {
     let linger = Some(Span(Duration::ZERO));
     let duration = Span(plan.duration.max(plan.amount(Duration::from_secs(15), Duration::from_secs(3))));
-    let load = Load { linger, duration, ..plan.load() };
+    let mut load = Load { linger, duration, ..plan.load() };
+    load.place.pairs = plan.amount(2, 1);
     let ladder = Ladder::start(&load).await?;
     let mut rows = Vec::new();
     for (rate, p50, p99) in RATES {

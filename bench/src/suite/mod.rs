@@ -15,9 +15,9 @@ mod throughput;
 use std::time::Duration;
 
 use crate::cli::{Keys, Load, Place, Suite};
-use crate::commands::single;
+use crate::commands::{judge, single};
 use crate::process::now_ns;
-use crate::progress::say;
+use crate::progress::{print, say, show};
 use crate::row::{Row, table};
 use crate::units::{Bytes, Span};
 
@@ -129,7 +129,7 @@ pub async fn run(options: &Suite) -> Result<(), String> {
         };
         for row in &of_group {
             if options.json {
-                println!("{}", row.json());
+                show(&format!("{}\n", row.json()));
             }
             // What is known already survives an interruption.
             say(&line(row));
@@ -138,16 +138,16 @@ pub async fn run(options: &Suite) -> Result<(), String> {
     }
     let text = table(&rows);
     if options.json {
-        eprint!("{text}")
+        print(&text);
     } else {
-        print!("{text}")
+        show(&text);
     }
     let (reached, all) = count(&rows);
     let minutes = (now_ns() - start) as f64 / 60e9;
     say(&format!("{reached} of {all} rows reached what they were to reach, in {minutes:.1} minutes"));
     let failed: Vec<&str> = rows.iter().filter(|row| row.is_failed()).map(|row| &row.case[..]).collect();
     match failed.is_empty() {
-        true => Ok(()),
+        true => judge(&rows),
         false => Err(format!("could not be measured: {}", failed.join("; "))),
     }
 }

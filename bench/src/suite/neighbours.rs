@@ -22,6 +22,10 @@ const WANDERER_BYTES: u64 = 4 << 20;
 const WANDERER_PREFETCH: u64 = 1 << 20;
 const OLD_PARTITIONS: u32 = 10_000;
 
+fn rate_of(rounds: &[Figures]) -> Option<f64> {
+    median(&rounds.iter().map(Figures::bytes_per_second).collect::<Vec<_>>())
+}
+
 pub async fn beside_a_large_one(plan: &Plan) -> Result<Vec<Row>, String> {
     // The small one sends a thousand records at least, or its p99 says nothing.
     let duration = units::Span(plan.duration.max(Duration::from_secs(plan.amount(12, 6))));
@@ -34,37 +38,57 @@ pub async fn beside_a_large_one(plan: &Plan) -> Result<Vec<Row>, String> {
         memory: Bytes(8 << 20),
         ..large.clone()
     };
-    let setup = rig::setup(&large, false);
     let (mut alone, mut together, mut smalls) = (Vec::new(), Vec::new(), Vec::new());
-    for number in 0..plan.amount(3, 1) {
-        let rig = Rig::start(Subject::Broker, &large, &setup, Some(large.place.keep.0)).await?;
-        let jobs = rig.producers(&large, None);
-        let title = format!("neighbours: alone, round {}", number + 1);
-        let worked = round::work(&title, rig.pid(), large.place.dir(), &jobs, timed(&large)).await?;
-        alone.push(worked.figures(Subject::Broker, &jobs, timed(&large)));
-        let mut jobs = rig.producers(&large, None);
-        jobs.extend(rig.producers_beside("small", &small).await?);
-        let title = format!("neighbours: together, round {}", number + 1);
-        let worked = round::work(&title, rig.pid(), large.place.dir(), &jobs, timed(&large)).await?;
-        let (big, little) = (worked.part(0..1), worked.part(1..2));
-        together.push(big.figures(Subject::Broker, &jobs[..1], timed(&large)));
-        let little = little.figures(Subject::Broker, &jobs[1..], timed(&large));
-        smalls.push(little.of_one_among_others());
-        rig.stop().await?;
+    for number in 0..plan.amount(5, 1) {
+        let order = if number % 2 == 0 { [false, true] } else { [true, false] };
+        for is_beside in order {
+            let small = is_beside.then_some(&small);
+            let (big, little) = beside(number + 1, &large, small).await?;
+            if is_beside {
+                together.push(big)
+            } else {
+                alone.push(big)
+            }
+            smalls.extend(little);
+        }
     }
-    let rate = |rounds: &[Figures]| median(&rounds.iter().map(Figures::bytes_per_second).collect::<Vec<_>>());
-    let kept = ratio(rate(&together), rate(&alone));
+    let kept = ratio(rate_of(&together), rate_of(&alone));
     let mut metrics = summarise(&smalls);
-    put(&mut metrics, "large_bytes_per_second", rate(&together));
+    put(&mut metrics, "large_bytes_per_second", rate_of(&together));
     put(&mut metrics, "large_kept", kept);
     let mut row = Row::new("100 records/s beside one flat out", metrics);
+    row.add_errors(&alone);
+    row.add_errors(&together);
     row.goals.extend([at_most("p99_us", 8_000.0), at_least("large_kept", 0.95)]);
     row.notes.push(format!(
         "the large one: {} MB/s, {} of what it reaches alone",
-        grouped(rate(&together).unwrap_or(0.0) / 1e6),
+        grouped(rate_of(&together).unwrap_or(0.0) / 1e6),
         short(kept.unwrap_or(0.0))
     ));
     Ok(vec![row])
+}
+
+/// One round on a fresh broker: the large producer, and the small one if there is to be one.
+async fn beside(
+    number: u32,
+    large: &Load,
+    small: Option<&Load>,
+) -> Result<(Figures, Option<Figures>), String> {
+    let setup = rig::setup(large, false);
+    let rig = Rig::start(Subject::Broker, large, &setup, Some(large.place.keep.0)).await?;
+    let mut jobs = rig.producers(large, None);
+    if let Some(small) = small {
+        jobs.extend(rig.producers_beside("small", small).await?);
+    }
+    let title = format!("neighbours: {}, round {number}", if small.is_some() { "together" } else { "alone" });
+    let worked = round::work(&title, rig.pid(), large.place.dir(), &jobs, timed(large)).await?;
+    let big = worked.part(0..1).figures(Subject::Broker, &jobs[..1], timed(large));
+    let little = small.map(|_| {
+        let little = worked.part(1..2).figures(Subject::Broker, &jobs[1..], timed(large));
+        little.of_one_among_others()
+    });
+    rig.stop().await?;
+    Ok((big, little))
 }
 
 /// Producers fixed at half of saturation, without and with consumers at random old offsets.
@@ -85,16 +109,22 @@ pub async fn beside_old_readers(plan: &Plan) -> Result<Vec<Row>, String> {
     let figures = round::on("old readers: saturation", &rig, Subject::Broker, &flat, false).await?;
     let half = figures.main().map_or(0.0, |flow| flow.records_per_second()) / 2.0;
     let fixed = Load { rate: Some(half), ..load.clone() };
-    let alone = round::on("old readers: producers alone", &rig, Subject::Broker, &fixed, false).await?;
-    let mut jobs = rig.producers(&fixed, None);
-    jobs.push(rig.wanderers(WANDERERS, WANDERER_BYTES, WANDERER_PREFETCH));
-    let span: Span = timed(&fixed);
-    let worked = round::work("old readers: together", rig.pid(), load.place.dir(), &jobs, span).await?;
-    let together = worked.figures(Subject::Broker, &jobs, span);
+    let (mut alone, mut together) = (Vec::new(), Vec::new());
+    // Without, with, with, without: what drifts hits both alike.
+    for is_beside in [false, true, true, false] {
+        let mut jobs = rig.producers(&fixed, None);
+        if is_beside {
+            jobs.push(rig.wanderers(WANDERERS, WANDERER_BYTES, WANDERER_PREFETCH));
+        }
+        let what = if is_beside { "old readers: together" } else { "old readers: producers alone" };
+        let span: Span = timed(&fixed);
+        let worked = round::work(what, rig.pid(), load.place.dir(), &jobs, span).await?;
+        let figures = worked.figures(Subject::Broker, &jobs, span);
+        if is_beside { together.push(figures) } else { alone.push(figures) }
+    }
     rig.stop().await?;
-    let kept = ratio(Some(together.bytes_per_second()), Some(alone.bytes_per_second()));
-    let first_error = together.first_error.clone();
-    let mut metrics = summarise(&[together]);
+    let kept = ratio(rate_of(&together), rate_of(&alone));
+    let mut metrics = summarise(&together);
     put(&mut metrics, "producers_kept", kept);
     put(&mut metrics, "rate", Some(half));
     let name = format!(
@@ -103,6 +133,7 @@ pub async fn beside_old_readers(plan: &Plan) -> Result<Vec<Row>, String> {
         grouped(OLD_PARTITIONS.into())
     );
     let mut row = Row::new(name, metrics);
+    row.add_errors(&alone);
     let read = get(&row.metrics, "consumed_bytes_per_second").unwrap_or(0.0);
     row.goals.extend([at_least("producers_kept", 0.95), at_least("consumed_bytes_per_second", 200e6)]);
     row.notes.push(format!(
@@ -110,6 +141,6 @@ pub async fn beside_old_readers(plan: &Plan) -> Result<Vec<Row>, String> {
         grouped(read / 1e6),
         short(kept.unwrap_or(0.0))
     ));
-    row.notes.extend(first_error);
+    row.notes.extend(together.iter().chain(&alone).find_map(|round| round.first_error.clone()));
     Ok(vec![row])
 }

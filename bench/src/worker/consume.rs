@@ -19,6 +19,9 @@ use crate::values::stamp_of;
 /// How often a reader that gets nothing looks at the clock.
 const LOOK: Duration = Duration::from_millis(100);
 
+/// After the window, producers may still wait for a broker that stands still.
+const REST: Duration = Duration::from_secs(3);
+
 /// After so long without a record the rest is taken for lost.
 const SILENCE: Duration = Duration::from_secs(60);
 
@@ -56,10 +59,16 @@ pub async fn run(
             progress: progress.clone(),
         };
         let (job, from, offsets) = (job.clone(), work.from, offsets.clone());
+        let to_the_end = work.to_the_end;
         tasks.push(tokio::spawn(async move {
             sleep_until(window.start_ns).await;
             match from {
-                From::Earliest => reader.read_all(&job).await,
+                From::Earliest => {
+                    reader.read_all(&job).await;
+                    if to_the_end {
+                        reader.read_the_rest(&job).await;
+                    }
+                }
                 From::Random { bytes } => {
                     let seed = u64::from(std::process::id()) << 32 | u64::from(instance);
                     reader.read_here_and_there(&job, &offsets, bytes, seed).await;
@@ -87,6 +96,28 @@ impl Reader {
                 let (read, wanted) = (self.report.records_total, self.records_max);
                 self.fail(&format!("nothing came for {SILENCE:?}: {read} of {wanted} records were read"));
                 return;
+            }
+        }
+    }
+
+    /// What was due in the window and is not here yet. It counts into the latency only.
+    async fn read_the_rest(&mut self, job: &Job) {
+        let mut heard_ns = now_ns();
+        loop {
+            if self.next().await.is_some() {
+                heard_ns = now_ns();
+                continue;
+            }
+            let is_at_end = |partition| {
+                let position = self.consumer.position(&job.topic, partition);
+                position.is_some() && position >= self.consumer.high_watermark(&job.topic, partition)
+            };
+            let silent_ns = now_ns().saturating_sub(heard_ns);
+            if silent_ns > REST.as_nanos() as u64 && (0..job.partitions).all(is_at_end) {
+                return;
+            }
+            if silent_ns > SILENCE.as_nanos() as u64 {
+                return self.fail(&format!("nothing came for {SILENCE:?}, and there is more to read"));
             }
         }
     }

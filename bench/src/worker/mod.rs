@@ -10,10 +10,11 @@ mod single;
 mod tracker;
 
 use std::io::BufRead;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use ringlog::base::lock;
 use ringlog::client::{Client, Options, ProducerOptions};
 use ringlog::record::Compression;
 use ringlog::wire;
@@ -148,36 +149,29 @@ fn producer_options(work: &Produce) -> ProducerOptions {
 
 /// What the clients of this process did together, and what it cost.
 async fn sum_of(tasks: Vec<JoinHandle<(Report, Latency)>>, window: Window) -> Result<Report, String> {
-    let watch = watch_cpu(window);
+    let cpu = Arc::new(Mutex::new(CpuWatch::default()));
+    let watch = watch_cpu(cpu.clone(), window);
     let (mut sum, mut latency) = (Report::default(), stats::latency());
     for task in tasks {
         let (report, own) = task.await.map_err(|error| error.to_string())?;
         latency.add(&own).map_err(|error| error.to_string())?;
         sum.add(report);
     }
-    sum.cpu_ns = cpu_watched(watch, &window).await;
+    // The work may be over before the window is.
+    watch.abort();
+    sum.cpu_ns = lock(&cpu).end(&window);
     sum.latency_us = stats::to_counts(&latency);
     Ok(sum)
 }
 
-/// Looks at this process's CPU time at both ends of the window; to be ended when the work is done.
-fn watch_cpu(window: Window) -> JoinHandle<CpuWatch> {
+/// Looks at this process's CPU time at both ends of the window.
+fn watch_cpu(cpu: Arc<Mutex<CpuWatch>>, window: Window) -> JoinHandle<()> {
     tokio::spawn(async move {
-        let mut cpu = CpuWatch::default();
-        sleep_until(window.count_ns).await;
-        cpu.look(&window, process::now_ns());
-        sleep_until(window.stop_ns).await;
-        cpu.look(&window, process::now_ns());
-        cpu
+        for at_ns in [window.count_ns, window.stop_ns] {
+            sleep_until(at_ns).await;
+            lock(&cpu).look(&window, process::now_ns());
+        }
     })
-}
-
-async fn cpu_watched(watch: JoinHandle<CpuWatch>, window: &Window) -> u64 {
-    if !watch.is_finished() {
-        // The work was over before the window was.
-        watch.abort();
-    }
-    watch.await.map_or(0, |cpu| cpu.end(window))
 }
 
 impl Report {
@@ -216,7 +210,7 @@ impl CpuWatch {
     }
 
     /// Ends the measurement if the window did not.
-    fn end(mut self, window: &Window) -> u64 {
+    fn end(&mut self, window: &Window) -> u64 {
         self.look(window, window.stop_ns.max(process::now_ns()));
         self.after.zip(self.before).map_or(0, |(after, before)| after.saturating_sub(before))
     }

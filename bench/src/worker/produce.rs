@@ -194,7 +194,7 @@ impl Sender<'_> {
         self.runtime.block_on(self.producer.flush());
         self.wait_for_all();
         self.runtime.block_on(self.producer.close());
-        let Tally { mut report, latency, late, cpu } = self.tally;
+        let Tally { mut report, latency, late, mut cpu } = self.tally;
         report.bytes = report.records * value_bytes;
         report.bytes_total = report.records_total * value_bytes;
         report.cpu_ns = cpu.end(&self.window);
