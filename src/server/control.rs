@@ -119,6 +119,8 @@ impl Control {
     fn note(&mut self, message: ToControl) {
         match message {
             ToControl::Admin { shard, id, request } => self.asked.push_back(Asked { shard, id, request }),
+            // A shard may say so again, also after all of it was done.
+            ToControl::Dropped { topic, .. } if self.coordinator.image().tombstone(topic).is_none() => {}
             ToControl::Dropped { shard, topic } => {
                 let shards = self.dropped.entry(topic).or_default();
                 shards.insert(shard);
@@ -162,6 +164,7 @@ impl Control {
         }
         let mut records: Vec<Record> = Vec::new();
         while let Some(topic) = self.forget.pop_front() {
+            self.dropped.remove(&topic);
             records.extend(self.coordinator.forget_topic(topic));
         }
         let mut answers = Vec::with_capacity(batch.len());

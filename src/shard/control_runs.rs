@@ -19,6 +19,8 @@ pub(super) struct ControlRun {
     pub entry: Entry,
     pub payload: Vec<u8>,
     pub partition: Option<LogRef>,
+    /// Of a forget run: producers that were active since are kept after all.
+    pub idle_before_ms: u64,
     pub durable: Durable,
 }
 
@@ -29,6 +31,7 @@ impl ControlRun {
             entry: Entry::control(kind, log.id, offset),
             payload,
             partition: Some(log.clone()),
+            idle_before_ms: 0,
             durable,
         }
     }
@@ -41,10 +44,30 @@ impl ControlRun {
         ControlRun::of(log, EntryKind::Drop, 0, Vec::new(), durable)
     }
 
-    /// At most [`FORGOTTEN_MAX`] producers.
-    pub fn forget(log: &LogRef, producers: &[ProducerId], durable: Durable) -> ControlRun {
-        let payload = producers.iter().flat_map(|id| id.to_le_bytes()).collect();
-        ControlRun::of(log, EntryKind::Forget, 0, payload, durable)
+    /// At most [`FORGOTTEN_MAX`] producers, which had no batch since `idle_before_ms` of uptime.
+    pub fn forget(
+        log: &LogRef,
+        producers: &[ProducerId],
+        idle_before_ms: u64,
+        durable: Durable,
+    ) -> ControlRun {
+        let payload = payload_of(producers);
+        ControlRun { idle_before_ms, ..ControlRun::of(log, EntryKind::Forget, 0, payload, durable) }
+    }
+
+    /// A producer may have come back while the run waited for its frame: its last batch precedes this run then, and a
+    /// retry of that batch must find it. False if nothing is left to be written.
+    pub fn is_due(&mut self) -> bool {
+        if self.entry.kind != EntryKind::Forget {
+            return true;
+        }
+        let Some(log) = &self.partition else { return false };
+        let idle = log.borrow().producers.idle_since(self.idle_before_ms);
+        let ids = self.payload.chunks_exact(size_of::<ProducerId>());
+        let ids = ids.filter_map(|bytes| Some(ProducerId::from_le_bytes(bytes.try_into().ok()?)));
+        let left: Vec<_> = ids.filter(|id| idle.binary_search(id).is_ok()).collect();
+        self.payload = payload_of(&left);
+        !left.is_empty()
     }
 
     /// Opens a lane epoch; its first block.
@@ -53,6 +76,35 @@ impl ControlRun {
             exposed_epoch: epoch as i32,
             ..Entry::control(EntryKind::Epoch, PartitionId::default(), 0)
         };
-        ControlRun { lane, entry, payload: Vec::new(), partition: None, durable }
+        ControlRun { lane, entry, payload: Vec::new(), partition: None, idle_before_ms: 0, durable }
+    }
+}
+
+fn payload_of(producers: &[ProducerId]) -> Vec<u8> {
+    producers.iter().flat_map(|id| id.to_le_bytes()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lane::SharedLog;
+    use crate::lane::producers::Sequence;
+    use crate::record::ProducerStamp;
+
+    #[test]
+    fn a_producer_that_came_back_is_not_forgotten() {
+        let log = SharedLog::new(PartitionId::default(), LaneId(0));
+        let batch = |id, uptime_ms| {
+            let sequence = Sequence::new(ProducerStamp { id, epoch: 0, base_sequence: 0 }, 0);
+            log.borrow_mut().producers.append(&sequence, 0, uptime_ms);
+        };
+        [3, 5, 9].into_iter().for_each(|id| batch(id, 10));
+        let mut run = ControlRun::forget(&log, &[3, 5, 9], 100, Box::new(|_| ()));
+        assert!(run.is_due() && run.payload == payload_of(&[3, 5, 9]));
+        batch(5, 100);
+        assert!(run.is_due() && run.payload == payload_of(&[3, 9]));
+        [3, 9].into_iter().for_each(|id| batch(id, 200));
+        assert!(!run.is_due());
+        assert!(ControlRun::log_start(&log, 7, Box::new(|_| ())).is_due());
     }
 }

@@ -10,6 +10,7 @@ use std::rc::Rc;
 
 use super::mesh::JournalPlan;
 use super::replay::Rebuild;
+use super::retention::ClockGuard;
 use crate::base::Map;
 use crate::coordinator::Image;
 use crate::format::checkpoint::{Checkpoint, Encoder};
@@ -160,14 +161,17 @@ fn gaps(rebuild: &Rebuild, runs: &Map<PartitionId, Vec<RunRef>>) -> Vec<Range> {
 async fn checkpoint(rt: &Rt, journal: &Rc<Journal>, rebuild: &Rebuild) -> io::Result<()> {
     let (replay_segment, chain, _) = journal.replay_point();
     let generation = journal.next_checkpoint();
+    // The clocks that were believed before still are: this one may just have been moved.
+    let known = rebuild.clock.filter(|seen| seen.boot_id == rt.boot_id());
+    let seen = known.unwrap_or_else(|| ClockGuard::read(rt));
     let mut encoder = Encoder::new(&Checkpoint {
         generation,
         replay_segment,
         chain,
         uptime_ms: rebuild.uptime_ms,
-        wall_ms: rt.wall_ms(),
-        boot_id: rt.boot_id(),
-        boot_uptime_ms: rt.uptime_ms(),
+        wall_ms: seen.wall_ms,
+        boot_id: seen.boot_id,
+        boot_uptime_ms: seen.uptime_ms,
         lanes: rebuild.lanes.values().map(|lane| lane.row()).collect(),
         partitions: Vec::new(),
     });

@@ -255,7 +255,7 @@ impl Shard {
         idle.sort_unstable_by_key(|(log, _)| log.id);
         for (log, producers) in idle {
             for some in producers.chunks(FORGOTTEN_MAX) {
-                drive.push_control(ControlRun::forget(&log, some, Box::new(|_| ())));
+                drive.push_control(ControlRun::forget(&log, some, before, Box::new(|_| ())));
             }
         }
     }

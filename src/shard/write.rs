@@ -235,12 +235,13 @@ impl Drive {
         let mut plan = FramePlan::default();
         let target = FRAME_BYTES.min(self.journal.frame_bytes_max() / 2);
         while plan.runs < CONTROL_RUNS_MAX && plan.bytes < target {
-            let Some(control) = self.control.borrow_mut().pop_front() else { break };
+            let Some(mut control) = self.control.borrow_mut().pop_front() else { break };
             let reason = self.lanes.borrow().get(&control.lane).and_then(|lane| lane.offline.clone());
             match reason {
                 // A lane whose end is not known takes nothing, not even small facts.
                 Some(reason) => (control.durable)(Err(Offline(reason))),
-                None => plan.control(control),
+                None if control.is_due() => plan.control(control),
+                None => (control.durable)(Ok(())),
             }
         }
         while plan.bytes < target {
@@ -279,7 +280,9 @@ impl Drive {
                 match run {
                     RunPlan::Control { entry, payload, partition } => {
                         let durable = durable.next().expect("one for each control run");
-                        let control = ControlRun { lane, entry, payload, partition, durable };
+                        // What was to be forgotten is at the next look again.
+                        let control =
+                            ControlRun { lane, entry, payload, partition, idle_before_ms: 0, durable };
                         self.control.borrow_mut().push_front(control);
                     }
                     RunPlan::Data { partition, batches } => {
@@ -335,7 +338,7 @@ impl Drive {
 
 impl FramePlan {
     fn control(&mut self, control: ControlRun) {
-        let ControlRun { lane, entry, payload, partition, durable } = control;
+        let ControlRun { lane, entry, payload, partition, durable, .. } = control;
         self.add(lane, RunPlan::Control { entry, payload, partition });
         self.lanes.entry(lane).or_default().durable.push(durable);
     }
