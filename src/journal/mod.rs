@@ -46,7 +46,7 @@ use crate::format::frame::Address;
 use crate::format::manifest::Manifest;
 use crate::model::JournalId;
 use crate::rt::local::Event;
-use crate::rt::{Folder, Rt};
+use crate::rt::{Folder, Rt, is_out_of_descriptors};
 use crate::twinlog::TwinLog;
 
 /// Default size of a segment; at most 1/64 of the filesystem.
@@ -54,9 +54,10 @@ pub const SEGMENT_BYTES: u64 = 256 << 20;
 /// Smallest segment that the formats allow (the simulator's).
 pub const SEGMENT_BYTES_MIN: u64 = 64 << 10;
 
-/// Whether an error says that the disk, or a quota, is full.
+/// Whether an error says that the disk, or a quota, is full; or that no file can be opened for now, which passes as well.
 pub fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+        || is_out_of_descriptors(error)
 }
 
 /// For `or_else`: a full disk is no error here, it is tried again later.

@@ -9,6 +9,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 
 use crate::api::{self, Done};
+use crate::base::Set;
 use crate::model::{ErrorCode, Failure, PartitionId};
 use crate::net::connection::{Connection, Handle, State, watch};
 use crate::net::{Closed, FETCH_BYTES_MIN, translate, writer};
@@ -317,8 +318,14 @@ fn fetch_batches(connection: &Rc<Connection>, header: Header, fetch: wire::Fetch
     }
     let mut partitions = Vec::with_capacity(fetch.handles.len());
     let mut handles = Vec::with_capacity(fetch.handles.len());
+    let mut named = Set::default();
     for entry in &fetch.handles {
         match partition_of(connection, entry.handle) {
+            Ok(partition) if !named.insert(partition) => {
+                let text =
+                    format!("a fetch names handle {} of a partition that it names already", entry.handle);
+                return fail(connection, &header, Failure::new(ErrorCode::InvalidRequest, text));
+            }
             Ok(partition) => {
                 let (offset, bytes_max) = (entry.offset, entry.bytes_max);
                 partitions.push(api::FetchPartition { partition, offset, bytes_max });

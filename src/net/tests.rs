@@ -207,7 +207,12 @@ fn a_session_from_hello_to_close() {
         client.send(&create, 2, 0).await;
         assert!(matches!(client.reply().await, Some((_, Reply::CreateTopic { partitions: 1, .. }))));
         let first = client.open(3).await;
-        assert_ne!(client.open(4).await, first);
+        let second = client.open(4).await;
+        assert_ne!(second, first);
+        let handles = [first, second].map(|handle| FetchHandle { handle, bytes_max: 1, offset: 0 }).to_vec();
+        let twice = Fetch { wait_ms_max: 1, bytes_min: 1, bytes_max: 1, handles };
+        client.send(&Ask::Fetch(twice), 8, 0).await;
+        assert_eq!(client.error().await, (8, ErrorCode::InvalidRequest), "one partition under two names");
         client.send(&Ask::Open { topic: TopicRef::Name("t".into()), partition: 0 }, 5, 0).await;
         assert_eq!(client.error().await, (5, ErrorCode::PolicyViolation));
         client.send(&Ask::Close, 6, first).await;

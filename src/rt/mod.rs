@@ -96,13 +96,13 @@ impl World {
         }
     }
 
-    /// Fails with `AddrInUse` if any process listens on `address`: listeners of this module share a
-    /// port (SO_REUSEPORT), so `Rt::listen` would not notice another broker of the same user.
-    pub fn check_port(&self, address: SocketAddr) -> io::Result<()> {
+    /// Fails with `AddrInUse` if any process listens on `address`, or has a claim to it: listeners of this module
+    /// share a port (SO_REUSEPORT), so `Rt::listen` would not notice another broker of the same user.
+    pub fn check_port(&self, address: SocketAddr) -> io::Result<PortClaim> {
         match &self.0 {
-            WorldKind::Real(_) => real::check_port(address),
+            WorldKind::Real(_) => real::check_port(address).map(|claim| PortClaim(Some(claim))),
             #[cfg(feature = "sim")]
-            WorldKind::Sim(world) => world.check_port(address),
+            WorldKind::Sim(world) => world.check_port(address).map(|()| PortClaim(None)),
         }
     }
 
@@ -116,6 +116,15 @@ impl World {
             WorldKind::Sim(_) => false,
         }
     }
+}
+
+/// Keeps other brokers from an address while it lives.
+#[allow(dead_code, reason = "held for its drop")]
+pub struct PortClaim(Option<std::os::unix::net::UnixListener>);
+
+/// Whether an error says that there is no room for one more open file, for now.
+pub fn is_out_of_descriptors(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }
 
 /// A message for each SIGTERM or SIGINT of this process, which no longer end it. Call it before any

@@ -17,7 +17,7 @@ use crate::coordinator::{Coordinator, Image, LOG_NAME};
 use crate::journal::{SEGMENT_BYTES, SEGMENT_BYTES_MIN};
 use crate::model::JournalId;
 use crate::rt::local::{Either, select2};
-use crate::rt::{Folder, Joiner, Level, Lock, Rt, Space, World, mesh};
+use crate::rt::{Folder, Joiner, Level, Lock, PortClaim, Rt, Space, World, mesh};
 use crate::shard::{self, JournalPlan, Recovered, Settings, ShardPlan, ToControl, ToShard};
 
 const LOCK: &str = "LOCK";
@@ -110,9 +110,9 @@ async fn run(
             return Ok(());
         }
     };
-    let opened = match port {
-        Ok(()) => open(&rt, &world, &config, inbox).await,
-        Err(taken) => Err(taken),
+    let (opened, _claim) = match port {
+        Ok(claim) => (open(&rt, &world, &config, inbox).await, Some(claim)),
+        Err(taken) => (Err(taken), None),
     };
     let (mut control, opened) = match opened {
         Ok(opened) => opened,
@@ -211,7 +211,7 @@ async fn lock(rt: &Rt, folder: &Folder) -> std::io::Result<Option<Lock>> {
 
 /// The kernel closes the listening socket of a killed broker only after its rings are torn down,
 /// which is after its process is gone: waits for that.
-async fn free_port(rt: &Rt, world: &World, listen: SocketAddr) -> std::io::Result<()> {
+async fn free_port(rt: &Rt, world: &World, listen: SocketAddr) -> std::io::Result<PortClaim> {
     let since = rt.now();
     let mut is_told = false;
     loop {
@@ -236,7 +236,7 @@ async fn free_port(rt: &Rt, world: &World, listen: SocketAddr) -> std::io::Resul
     }
 }
 
-async fn check_port(rt: &Rt, world: &World, config: &Config) -> Result<(), StartError> {
+async fn check_port(rt: &Rt, world: &World, config: &Config) -> Result<PortClaim, StartError> {
     let listen = config.listen;
     free_port(rt, world, listen).await.map_err(|error| {
         let what = format!("cannot listen on {listen}: {error}");
@@ -268,8 +268,8 @@ fn check_journals(data: &Path, image: &Image, found: &[String]) -> Result<(), St
     for journal in image.journals().iter().filter(|journal| journal.completed) {
         if !found.contains(&journal.id.to_string()) {
             let what = format!("journal {} is missing: {shown} has no folder of that name", journal.id);
-            let cure = "a part of the records lies in it: put the folder back (was a disk not mounted?). If it is \
-                        lost for good, `ringctl repair DIR --accept-loss` says what is lost with it";
+            let cure = "a part of the records lies in it: put the folder back (was a disk not mounted?), or the whole \
+                        data folder from a backup";
             return Err(StartError::new(what, cure));
         }
     }

@@ -28,25 +28,36 @@ pub fn port(listen: SocketAddr) -> Result<(), StartError> {
     Err(StartError::new(format!("--listen {listen}: 0 is not a port"), "name one, such as 7100"))
 }
 
-/// Whether there are enough file descriptors, after the soft limit was raised. Answers a warning if
-/// there are enough to start, but not for all the clients that may connect.
-pub fn descriptors(shards: u32) -> Result<Option<String>, StartError> {
-    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
-    let Some(limit) = limit(&limits, "Max open files") else { return Ok(None) };
-    judge(limit, shards)
+/// What the file descriptors are enough for.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Descriptors {
+    /// Clients of each shard, at most: beyond them, segments could not be opened any more.
+    pub clients_per_shard: u32,
+    pub warning: Option<String>,
 }
 
-fn judge(limit: u64, shards: u32) -> Result<Option<String>, StartError> {
+/// Whether there are enough file descriptors, after the soft limit was raised. Answers a warning if
+/// there are enough to start, but not for all the clients that may connect.
+pub fn descriptors(shards: u32) -> Result<Descriptors, StartError> {
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    match limit(&limits, "Max open files") {
+        Some(limit) => judge(limit, shards),
+        None => Ok(Descriptors { clients_per_shard: u32::MAX, warning: None }),
+    }
+}
+
+fn judge(limit: u64, shards: u32) -> Result<Descriptors, StartError> {
     let least = DESCRIPTORS_MIN + DESCRIPTORS_PER_SHARD * u64::from(shards);
     let cure = "raise it with `ulimit -n 65536` (systemd: LimitNOFILE=65536; Docker: --ulimit nofile=65536)";
     if limit < least {
         let what = format!("too few file descriptors: {limit} are allowed, {shards} shards need {least}");
         return Err(StartError::new(what, format!("{cure}, or use fewer shards with --shards N")));
     }
-    let clients = limit - least;
-    let warning =
-        || format!("{limit} file descriptors are allowed: about {clients} clients can connect; {cure}");
-    Ok((clients < CLIENTS_MIN).then(warning))
+    // A quarter is for segments.
+    let clients = (limit - least) / 4 * 3;
+    let warning = || format!("{limit} file descriptors are allowed: {clients} clients can connect; {cure}");
+    let per_shard = u32::try_from(clients / u64::from(shards)).unwrap_or(u32::MAX).max(1);
+    Ok(Descriptors { clients_per_shard: per_shard, warning: (clients < CLIENTS_MIN).then(warning) })
 }
 
 /// The soft limit of a line of /proc/self/limits; `None` for "unlimited".
@@ -66,7 +77,8 @@ mod tests {
         assert_eq!(limit("Max open files  unlimited unlimited files", "Max open files"), None);
         let error = judge(300, 1).unwrap_err();
         assert!(error.cure.contains("ulimit -n") && error.cure.contains("--shards N"), "{error}");
-        assert!(judge(1024, 2).unwrap().unwrap().contains("about 640 clients"));
-        assert_eq!(judge(20_000, 2), Ok(None));
+        let few = judge(1024, 2).unwrap();
+        assert!(few.warning.unwrap().contains("480 clients") && few.clients_per_shard == 240);
+        assert_eq!(judge(20_384, 2), Ok(Descriptors { clients_per_shard: 7_500, warning: None }));
     }
 }

@@ -86,7 +86,7 @@ fn explain(path: &Path, failure: OpenError) -> StartError {
                     format!("there are journals but no metadata: {text}"),
                     format!(
                         "the records are still there, but not what they belong to: put the folder {shown} of this broker \
-                         back (a backup, or where it was moved to); to begin anew, choose an empty folder with --data DIR"
+                         back from where it was moved to, or the whole data folder from a backup; to begin anew, choose an empty folder with --data DIR"
                     ),
                 ),
                 Unusable::Damaged { .. } => damaged(text),
@@ -105,8 +105,8 @@ fn newer(what: String) -> StartError {
 }
 
 fn damaged(what: String) -> StartError {
-    let cure = "the disk lost both copies of a metadata record: `ringctl verify DIR` shows where; put the metadata \
-                folder back from a backup of this broker. The journals are not touched";
+    let cure = "the disk lost both copies of a metadata record: `ringctl verify DIR` shows where; put the whole \
+                folder back from a backup of this broker (metadata and journals of different times do not go together)";
     StartError::new(what, cure)
 }
 

@@ -38,13 +38,14 @@ pub fn run() -> ExitCode {
 }
 
 /// Serves until a signal asks for the end.
-fn start(config: Config) -> Result<(), StartError> {
+fn start(mut config: Config) -> Result<(), StartError> {
     let signals =
         rt::signals().map_err(|error| StartError::new(format!("signals cannot be received: {error}"), ""))?;
     let world = World::real();
     let shards = config.shards.unwrap_or(world.cpus().len() as u32);
     checks::port(config.listen)?;
-    let warning = checks::descriptors(shards)?;
+    let checks::Descriptors { clients_per_shard, warning } = checks::descriptors(shards)?;
+    config.connections_max = config.connections_max.min(clients_per_shard);
     let (sender, outcome) = mpsc::channel();
     let inner = world.clone();
     let main = move |rt: Rt| async move {

@@ -33,16 +33,19 @@ impl Shard {
         let watch = self.watch();
         loop {
             self.watch_partitions(&fetch, &watch);
-            let (fetched, bytes) = self.read_all(&fetch).await;
+            let (fetched, bytes, room) = self.read_all(&fetch).await;
             let has_news =
                 |partition: &FetchedPartition| partition.error.is_some() || partition.next_offset >= 0;
             let failed = fetched.iter().any(has_news);
             let wait = deadline.since(self.rt.now());
-            let enough = bytes >= fetch.bytes_min.max(1) as usize || fetch.bytes_min == 0;
+            // No more than there is room for can be waited for.
+            let enough = bytes >= (fetch.bytes_min.max(1) as usize).min(room) || fetch.bytes_min == 0;
             if failed || enough || wait.is_zero() || self.stopping.get() {
                 self.unwatch(&fetch, watch.0);
                 return fetched;
             }
+            // Nothing is held while there is nothing to send.
+            drop(fetched);
             local::timeout(&self.rt, wait, watch.1.wait()).await;
             self.unwatch(&fetch, watch.0);
         }
@@ -66,7 +69,8 @@ impl Shard {
         }
     }
 
-    async fn read_all(&self, fetch: &Fetch) -> (Vec<FetchedPartition>, usize) {
+    /// What there is, its bytes, and how many it might have been.
+    async fn read_all(&self, fetch: &Fetch) -> (Vec<FetchedPartition>, usize, usize) {
         let mut out = Vec::with_capacity(fetch.partitions.len());
         let mut readings = Vec::new();
         for (place, wanted) in fetch.partitions.iter().enumerate() {
@@ -75,7 +79,7 @@ impl Shard {
             readings.extend(reading);
         }
         if readings.is_empty() {
-            return (out, 0);
+            return (out, 0, usize::MAX);
         }
         // Records on their way to sockets are bounded together; a fetch always gets a little.
         let room = (fetch.bytes_max as usize).min(self.memory.replies.left().max(FETCH_BYTES_MIN));
@@ -83,7 +87,9 @@ impl Shard {
         let readings = self.gather(readings, room).await;
         let bytes = readings.iter().map(|reading| reading.part.bytes).sum();
         lease.shrink(bytes);
-        let lease: Rc<dyn Any> = Rc::new(lease);
+        // The first batch of all may be larger than the room.
+        let more = self.memory.replies.lease(bytes.saturating_sub(room));
+        let lease: Rc<dyn Any> = Rc::new((lease, more));
         for reading in readings {
             let place = reading.place_in_fetch;
             let fetched = &mut out[place];
@@ -96,7 +102,7 @@ impl Shard {
             let chunks = reading.part.chunks.into_iter();
             fetched.chunks = chunks.map(|chunk| chunk.holding(lease.clone())).collect();
         }
-        (out, bytes)
+        (out, bytes, room)
     }
 
     /// Where a partition stands, and what is to be read of it.

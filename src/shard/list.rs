@@ -58,14 +58,15 @@ impl Shard {
         loop {
             let best = self.best_run(partition, id, at, from..range.end).await.map_err(failed)?;
             let Some((segment, run)) = best else { return Ok(None) };
-            let (buf, start) =
-                partition.drive.journal.read_span(&segment, run.range()).await.map_err(failed)?;
+            let range = run.range();
+            let _lease = self.reads.wait((range.end - range.start) as usize).await;
+            let (buf, start) = partition.drive.journal.read_span(&segment, range).await.map_err(failed)?;
             let payload = verified_payload(&buf[start..], id, &run).ok_or_else(|| {
                 let text = format!("offsets {}..={} are damaged", run.first_offset, run.end_offset() - 1);
                 Failure::new(ErrorCode::CorruptMessage, text)
             })?;
             let payload = &buf[start + payload.start..start + payload.end];
-            if let Some(found) = search_batches(payload, at, from)? {
+            if let Some(found) = self.search_batches(payload, at, from).await? {
                 return Ok(Some(found));
             }
             // The run's largest timestamp lies below the log start: look behind it.
@@ -138,27 +139,36 @@ impl Shard {
     }
 }
 
-fn search_batches(payload: &[u8], at: At, from: Offset) -> Result<Option<(Offset, i64)>, Failure> {
-    let failed = |error: crate::base::DecodeError| {
-        Failure::new(ErrorCode::CorruptMessage, format!("a batch cannot be searched: {error}"))
-    };
-    let mut best: Option<(Offset, i64)> = None;
-    for batch in record::batches(payload) {
-        let batch: BatchView<'_> = batch.map_err(failed)?;
-        if batch.next_offset() <= from {
-            continue;
-        }
-        let found = match at {
-            At::Timestamp(wanted) => record::first_at_or_after(&batch, wanted, UNPACKED_BYTES_MAX),
-            _ => record::first_with_max_timestamp(&batch, UNPACKED_BYTES_MAX),
+impl Shard {
+    /// A batch at a time: each may have to be unpacked.
+    async fn search_batches(
+        &self,
+        payload: &[u8],
+        at: At,
+        from: Offset,
+    ) -> Result<Option<(Offset, i64)>, Failure> {
+        let failed = |error: crate::base::DecodeError| {
+            Failure::new(ErrorCode::CorruptMessage, format!("a batch cannot be searched: {error}"))
         };
-        let Some(found) = found.map_err(failed)?.filter(|(offset, _)| *offset >= from) else { continue };
-        if matches!(at, At::Timestamp(_)) {
-            return Ok(Some(found));
+        let mut best: Option<(Offset, i64)> = None;
+        for batch in record::batches(payload) {
+            let batch: BatchView<'_> = batch.map_err(failed)?;
+            if batch.next_offset() <= from {
+                continue;
+            }
+            self.rt.yield_now().await;
+            let found = match at {
+                At::Timestamp(wanted) => record::first_at_or_after(&batch, wanted, UNPACKED_BYTES_MAX),
+                _ => record::first_with_max_timestamp(&batch, UNPACKED_BYTES_MAX),
+            };
+            let Some(found) = found.map_err(failed)?.filter(|(offset, _)| *offset >= from) else { continue };
+            if matches!(at, At::Timestamp(_)) {
+                return Ok(Some(found));
+            }
+            if best.is_none_or(|(_, timestamp)| found.1 > timestamp) {
+                best = Some(found);
+            }
         }
-        if best.is_none_or(|(_, timestamp)| found.1 > timestamp) {
-            best = Some(found);
-        }
+        Ok(best)
     }
-    Ok(best)
 }

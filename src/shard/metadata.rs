@@ -11,12 +11,20 @@ use super::mesh::ToControl;
 use crate::api::{
     Admin, AdminReply, ConfigEntry, Done, Metadata, Opened, Reply, TopicMetadata, TopicRef, Topics,
 };
+use crate::base::Set;
 use crate::coordinator::{Change, Image, Record, Topic, check_topic_name};
 use crate::model::{ErrorCode, Failure, PartitionId, TopicConfig, TopicId};
+use crate::wire::FRAME_BYTES_MAX;
+
+/// Of a topic in an answer, beside its names, partitions and settings; about.
+const TOPIC_BYTES: usize = 32;
+/// Of a produce request, beside its batch; more than enough.
+const REQUEST_HEAD_BYTES: u32 = 1024;
 
 impl Shard {
     /// Applies durable metadata records in order.
     pub(super) fn apply(self: &Rc<Self>, records: &[Record]) {
+        let mut has_dropped = false;
         for record in records {
             let partitions_before = match &record.change {
                 Change::PartitionsAdded { id, .. } => {
@@ -41,10 +49,14 @@ impl Shard {
                 Change::TopicDeleted { .. } => {
                     if let Some(topic) = deleted {
                         self.drop_topic(&topic);
+                        has_dropped = true;
                     }
                 }
                 _ => {}
             }
+        }
+        if has_dropped {
+            self.report_forgotten_topics();
         }
     }
 
@@ -53,7 +65,6 @@ impl Shard {
         for number in 0..topic.partitions.len() {
             self.drop_partition(PartitionId { topic: topic.id, partition: number as u32 });
         }
-        self.report_forgotten_topics();
     }
 
     /// Unbinds a partition, refuses what it had staged, and writes its drop run.
@@ -95,12 +106,12 @@ impl Shard {
     /// Tells the control plane which tombstones no file of this shard needs any more.
     pub(super) fn report_forgotten_topics(&self) {
         let image = self.image.borrow();
+        let mut held = Set::default();
+        for drive in &self.drives {
+            held.extend(drive.dropped.borrow().iter().map(|log| log.id.topic));
+        }
         for topic in image.tombstones() {
-            let held = self
-                .drives
-                .iter()
-                .any(|drive| drive.dropped.borrow().iter().any(|log| log.id.topic == topic.id));
-            if !held {
+            if !held.contains(&topic.id) {
                 self.control.send(ToControl::Dropped { shard: self.index, topic: topic.id });
             }
         }
@@ -119,19 +130,35 @@ impl Shard {
         }
     }
 
-    pub(super) fn metadata(&self, topics: &Topics) -> Metadata {
+    pub(super) fn metadata(&self, topics: &Topics) -> Result<Metadata, Failure> {
         let image = self.image.borrow();
-        let topics = match topics {
-            Topics::All { configs } => image.topics().map(|topic| self.describe(topic, *configs)).collect(),
-            Topics::Some { topics, configs } => topics
-                .iter()
-                .map(|wanted| match find(&image, wanted) {
-                    Ok(topic) => self.describe(&topic, *configs),
-                    Err(failure) => unknown(wanted, failure),
-                })
-                .collect(),
+        let mut described: Vec<TopicMetadata> = Vec::new();
+        let mut bytes = 0;
+        // A topic may be asked for many times over: no more is gathered than any answer may have.
+        let mut add = |topic: TopicMetadata| {
+            bytes += TOPIC_BYTES + topic.name.len() + size_of_val(&topic.shards[..]);
+            let config = |entry: &ConfigEntry| entry.key.len() + entry.value.len();
+            bytes += topic.configs.iter().map(config).sum::<usize>();
+            described.push(topic);
+            if bytes > FRAME_BYTES_MAX as usize {
+                let text =
+                    format!("the answer would have more than {FRAME_BYTES_MAX} bytes: ask for fewer topics");
+                return Err(Failure::new(ErrorCode::MessageTooLarge, text));
+            }
+            Ok(())
         };
-        Metadata { broker_epoch: self.broker_epoch, shards: self.count, topics }
+        match topics {
+            Topics::All { configs } => {
+                image.topics().try_for_each(|topic| add(self.describe(topic, *configs)))?;
+            }
+            Topics::Some { topics, configs } => {
+                topics.iter().try_for_each(|wanted| match find(&image, wanted) {
+                    Ok(topic) => add(self.describe(&topic, *configs)),
+                    Err(failure) => add(unknown(wanted, failure)),
+                })?;
+            }
+        }
+        Ok(Metadata { broker_epoch: self.broker_epoch, shards: self.count, topics: described })
     }
 
     fn describe(&self, topic: &Topic, configs: bool) -> TopicMetadata {
@@ -160,9 +187,10 @@ impl Shard {
         described
     }
 
-    /// What clients are told, and batch up to: no more than every journal takes.
+    /// What clients are told, and batch up to: no more than every journal takes, and than a request may have.
     fn batch_bytes_of(&self, config: &TopicConfig) -> u32 {
-        config.max_message_bytes.min(self.batch_bytes_max.get())
+        let request = self.settings.frame_bytes_max.saturating_sub(REQUEST_HEAD_BYTES);
+        config.max_message_bytes.min(self.batch_bytes_max.get()).min(request)
     }
 
     pub(super) fn open(&self, topic: &TopicRef, number: u32) -> Result<Reply, Failure> {

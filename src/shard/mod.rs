@@ -42,7 +42,7 @@ use crate::lane::{LogRef, Logs};
 use crate::model::{LaneId, TopicConfig, TopicId};
 use crate::net::Memory;
 use crate::rt::local::Event;
-use crate::rt::{Budget, Level, Rt, mesh as channel};
+use crate::rt::{Budget, Instant, Level, Rt, mesh as channel};
 
 /// A partition that this shard serves.
 #[derive(Clone)]
@@ -82,6 +82,8 @@ struct Shard {
     room: Event,
     fetch_last: Cell<u64>,
     connections: Cell<u32>,
+    /// Refused connections are logged now and then only.
+    refusal_quiet_until: Cell<Instant>,
     clock: retention::ClockGuard,
     stopping: Cell<bool>,
 }

@@ -52,8 +52,16 @@ impl Shard {
     }
 
     fn serve(self: &Rc<Self>, stream: Stream, preface: Vec<u8>) {
-        if self.connections.get() >= self.settings.connections_max {
+        let bound = self.settings.connections_max;
+        if self.connections.get() >= bound {
             stream.shutdown();
+            if self.rt.now() >= self.refusal_quiet_until.get() {
+                self.refusal_quiet_until.set(self.rt.now() + ACCEPT_SAID_EVERY);
+                let text = format!(
+                    "connections are refused: this shard has {bound} (max.connections, or what the limit of open files allows)"
+                );
+                self.rt.log(Level::Warn, text);
+            }
             return;
         }
         self.connections.set(self.connections.get() + 1);
@@ -97,7 +105,7 @@ impl Service for Port {
         match request {
             Request::Produce(produce) => shard.produce(produce, done),
             Request::Fetch(fetch) => shard.fetch(fetch, done),
-            Request::Metadata(topics) => done(Ok(Reply::Metadata(shard.metadata(&topics)))),
+            Request::Metadata(topics) => done(shard.metadata(&topics).map(Reply::Metadata)),
             Request::Open { topic, partition } => done(shard.open(&topic, partition)),
             Request::ListOffsets { partition, at } => shard.list_offsets(partition, at, done),
             Request::DeleteRecords { partition, before } => shard.delete_records(partition, before, done),

@@ -203,6 +203,7 @@ fn assemble(
         room: Event::new(),
         fetch_last: Cell::new(0),
         connections: Cell::new(0),
+        refusal_quiet_until: Cell::new(rt.now()),
         clock,
         stopping: Cell::new(false),
     });
@@ -252,12 +253,17 @@ impl Shard {
     /// Grants the lanes this start's epoch and waits until their epoch blocks are durable.
     async fn open_epoch(self: &Rc<Self>, drive: &Rc<Drive>) -> Result<(), String> {
         let epoch = self.broker_epoch as u32;
+        if let Some(lane) = drive.lanes.borrow().values().find(|lane| lane.epoch >= epoch) {
+            return Err(format!(
+                "journal {}: its lane {} has been at epoch {}, and the metadata know of {epoch}: they are older than the                  journals, as after a restore of one without the other; put the whole folder back from one backup",
+                drive.journal.id, lane.id.0, lane.epoch
+            ));
+        }
         let lanes: Vec<LaneId> = {
             let mut lanes = drive.lanes.borrow_mut();
             let serving = lanes.values_mut().filter(|lane| lane.offline.is_none());
             serving
                 .map(|lane| {
-                    assert!(lane.epoch < epoch, "every start has a new epoch");
                     lane.epoch = epoch;
                     lane.id
                 })

@@ -385,3 +385,18 @@ fn a_record_with_an_old_timestamp_takes_nothing_before_it_along() {
     });
     assert_eq!(simulation.run_to_end(program), Stop::Done);
 }
+
+#[test]
+fn an_answer_about_topics_is_bounded_however_often_one_is_asked_for() {
+    on_real_disk(async |rt, data| {
+        let shard = started(&rt, &data, 1, true).await;
+        let asked = |times| {
+            let topics = vec![crate::api::TopicRef::Id(TOPIC); times];
+            shard.metadata(&crate::api::Topics::Some { topics, configs: false })
+        };
+        assert_eq!(asked(3).expect("small").topics.len(), 3);
+        let Err(failure) = asked(1_000_000) else { panic!("58 MB and more") };
+        assert_eq!(failure.code, crate::model::ErrorCode::MessageTooLarge);
+        stop(shard).await;
+    });
+}

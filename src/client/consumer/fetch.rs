@@ -48,7 +48,13 @@ impl ConsumerMachine {
         let state = lock(&self.front.state);
         let used = state.buffered + self.granted;
         let left = self.options.prefetch_bytes.saturating_sub(used);
-        if shard.idle.is_empty() || (left == 0 && used > 0) {
+        // What is buffered may all be of partitions that are paused: the others go on.
+        let is_paused = |key| state.assigned.get(key).is_none_or(|assigned| assigned.paused);
+        let is_starved = || {
+            let mut held = state.ready.iter().chain(state.opened.iter().map(|opened| &opened.key));
+            self.granted == 0 && held.all(is_paused)
+        };
+        if shard.idle.is_empty() || (left == 0 && used > 0 && !is_starved()) {
             return false;
         }
         let share = self.options.prefetch_bytes / (2 * self.partitions.len().max(1));

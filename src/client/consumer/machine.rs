@@ -255,11 +255,14 @@ impl ConsumerMachine {
             return;
         }
         partition.busy = false;
-        partition.phase = match offset {
-            // Nothing is that new: what comes next is.
-            -1 if at != At::Latest => Phase::Resolve(At::Latest),
-            -1 => Phase::Fetch(0),
-            offset => Phase::Fetch(offset),
+        partition.phase = match (partition.phase, offset) {
+            (Phase::Resolve(wanted @ At::Timestamp(_)), end) if at == At::Latest => {
+                partition.end = Some(end.max(0));
+                Phase::Resolve(wanted)
+            }
+            // Nothing was that new: what came after the question may be.
+            (_, -1) => Phase::Fetch(partition.end.take().unwrap_or(0)),
+            (_, offset) => Phase::Fetch(offset),
         };
         if let Phase::Fetch(offset) = partition.phase
             && let Some(assigned) = lock(&self.front.state).of_generation(&key, generation)
@@ -383,8 +386,13 @@ impl ConsumerMachine {
         }
         match (partition.binding, partition.phase) {
             (Binding::Closed, _) => self.open(now, key),
-            (Binding::Open(target, handle), Phase::Resolve(at)) if !partition.busy => {
+            (Binding::Open(target, handle), Phase::Resolve(wanted)) if !partition.busy => {
                 partition.busy = true;
+                // The end first: a record that is appended between two questions is in front of neither answer.
+                let at = match wanted {
+                    At::Timestamp(_) if partition.end.is_none() => At::Latest,
+                    wanted => wanted,
+                };
                 let tag = Tag::Offset(key.clone(), partition.generation, at);
                 self.shards.entry(target).or_default().opening += usize::from(opens(&tag));
                 self.session.request(now, target, handle, &Request::ListOffsets { at }, tag);
@@ -406,9 +414,14 @@ impl ConsumerMachine {
         let gone = |failure| ConsumeError::TopicGone { topic: key.0.to_string(), partition: key.1, failure };
         let Route { id, shards, .. } = match route {
             Ok(route) => route,
-            Err(failure) => return self.stop(key, gone(failure)),
+            Err(failure) => {
+                partition.topic = None;
+                return self.stop(key, gone(failure));
+            }
         };
         if partition.topic.is_some_and(|topic| topic != id) {
+            // A seek from here on means the new one.
+            partition.topic = None;
             let failure = Failure::new(ErrorCode::UnknownTopicId, "the topic was deleted and created again");
             return self.stop(key, gone(failure));
         }

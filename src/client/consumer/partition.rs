@@ -30,8 +30,10 @@ pub(super) struct Partition {
     pub generation: u64,
     pub phase: Phase,
     pub binding: Binding,
-    /// The topic that its offsets belong to.
+    /// The topic that its offsets belong to, until the reader was told that it is gone.
     pub topic: Option<TopicId>,
+    /// Where the partition ended before a timestamp was looked up.
+    pub end: Option<Offset>,
     /// A fetch or a look-up of this generation is under way.
     pub busy: bool,
     /// It is queued to be fetched.
@@ -47,6 +49,7 @@ impl Partition {
             phase: Phase::of(start),
             binding: Binding::Closed,
             topic: None,
+            end: None,
             busy: false,
             idle: false,
             not_before: 0,
@@ -58,7 +61,7 @@ impl Partition {
     pub fn restart(&mut self, generation: u64, start: Position) {
         self.generation = generation;
         self.phase = Phase::of(start);
-        self.topic = None;
+        self.end = None;
         // What is under way belongs to the old generation and will be ignored.
         self.busy = false;
         self.not_before = 0;

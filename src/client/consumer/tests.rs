@@ -204,6 +204,38 @@ fn a_topic_that_goes_is_reported() {
 }
 
 #[test]
+fn a_topic_that_came_again_is_reported_to_a_reader_that_has_sought() {
+    let (handle, mut world) = fixture(ConsumerOptions::default(), broker(1, 10, 10, Compression::None), 1);
+    handle.assign("t", 0, Position::Earliest);
+    assert_eq!(rest(&handle, &mut world).len(), 10);
+    handle.seek("t", 0, Position::Offset(0)).expect("assigned");
+    assert_eq!(rest(&handle, &mut world).len(), 10);
+    world.broker.topics.remove("t");
+    world.broker.create("t", 1);
+    append(&mut world.broker, 0, 20, 10, Compression::None);
+    assert!(matches!(next(&handle, &mut world), Err(ConsumeError::TopicGone { .. })));
+    handle.seek("t", 0, Position::Offset(0)).expect("assigned");
+    assert_eq!(rest(&handle, &mut world).len(), 20, "a seek after that means the new one");
+}
+
+#[test]
+fn what_paused_partitions_hold_does_not_starve_the_others() {
+    let options = ConsumerOptions { prefetch_bytes: 300_000, ..Default::default() };
+    let (handle, mut world) = fixture(options, broker(4, 40_000, 100, Compression::None), 1);
+    (0..3).for_each(|partition| handle.assign("t", partition, Position::Earliest));
+    next(&handle, &mut world).expect("a record");
+    let end = world.now + 5000;
+    while world.now < end {
+        world.step(end);
+    }
+    (0..3).for_each(|partition| handle.set_paused("t", partition, true).expect("assigned"));
+    // The memory is as full as the machine makes it.
+    lock(&handle.0.state).buffered += 300_000;
+    handle.assign("t", 3, Position::Earliest);
+    assert_eq!(next(&handle, &mut world).expect("a record").partition, 3);
+}
+
+#[test]
 fn the_budget_bounds_what_is_fetched_ahead() {
     let options = ConsumerOptions { prefetch_bytes: 300_000, ..Default::default() };
     let (handle, mut world) = fixture(options, broker(4, 40_000, 100, Compression::None), 1);

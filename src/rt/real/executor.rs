@@ -4,6 +4,7 @@
 
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
+use std::io::Write;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -115,6 +116,7 @@ impl Executor {
             Level::Info => "info",
             Level::Debug => return,
         };
-        eprintln!("ringlog {}: {level}: {text}", self.name);
+        // Nobody may read it any more, or its disk is full: the broker goes on.
+        let _ = writeln!(std::io::stderr(), "ringlog {}: {level}: {text}", self.name);
     }
 }

@@ -133,12 +133,18 @@ fn real_folder(path: &Path) -> io::Result<PathBuf> {
 /// Makes the folder and its missing parents, and flushes all above it: an earlier process may have been
 /// killed between making one of them and its flush.
 fn create_durably(path: &Path) -> io::Result<()> {
+    use io::ErrorKind::{InvalidInput, PermissionDenied, ReadOnlyFilesystem, Unsupported};
     let path = std::path::absolute(path)?;
+    let existed = path.ancestors().find(|folder| folder.exists()).map(Path::to_path_buf);
     fs::create_dir_all(&path)?;
     for parent in path.ancestors().skip(1) {
+        let is_old = existed.as_ref().is_some_and(|existed| existed.starts_with(parent));
         match sync_folder(parent) {
             // What this user may not read, this user has not made.
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => break,
+            Err(error) if error.kind() == PermissionDenied => break,
+            // Folders of autofs and of read-only filesystems cannot be flushed: nothing was made in them.
+            Err(error)
+                if is_old && matches!(error.kind(), InvalidInput | ReadOnlyFilesystem | Unsupported) => {}
             result => result?,
         }
     }

@@ -33,7 +33,7 @@ impl Listener {
 
     pub(in crate::rt) async fn accept(&self) -> io::Result<Stream> {
         let stream = self.listener.accept().await.map_err(plain)?;
-        reuse_address(&stream);
+        set_options(&stream);
         Stream::new(stream)
     }
 
@@ -42,16 +42,26 @@ impl Listener {
     }
 }
 
-/// What is left of a connection after its broker died must not make `check_port` take the port for
-/// taken: the kernel looks at this option of each socket, also in TIME_WAIT.
-fn reuse_address(stream: &TcpStream) {
-    let on: libc::c_int = 1;
-    // SAFETY: the descriptor is open while the stream lives; the kernel reads one int. Without the
-    // option everything works but a restart within a minute.
-    unsafe {
-        let bytes = size_of::<libc::c_int>() as libc::socklen_t;
-        let value = (&raw const on).cast();
-        libc::setsockopt(stream.as_raw_fd(), libc::SOL_SOCKET, libc::SO_REUSEADDR, value, bytes);
+/// Options of each connection, none of which a connection needs to work.
+const OPTIONS: [(libc::c_int, libc::c_int, libc::c_int); 5] = [
+    // What is left of a connection after its broker died must not make `check_port` take the port for
+    // taken: the kernel looks at this option of each socket, also in TIME_WAIT.
+    (libc::SOL_SOCKET, libc::SO_REUSEADDR, 1),
+    // A peer that vanished without a word (tcp(7)): after a minute of silence, and four questions in another one.
+    (libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1),
+    (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, 60),
+    (libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, 15),
+    (libc::IPPROTO_TCP, libc::TCP_KEEPCNT, 4),
+];
+
+fn set_options(stream: &TcpStream) {
+    for (level, name, value) in &OPTIONS {
+        // SAFETY: the descriptor is open while the stream lives; the kernel reads one int.
+        unsafe {
+            let bytes = size_of::<libc::c_int>() as libc::socklen_t;
+            let value = (&raw const *value).cast();
+            libc::setsockopt(stream.as_raw_fd(), *level, *name, value, bytes);
+        }
     }
 }
 

@@ -5,15 +5,22 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::{self as unix, UnixListener};
 use std::path::Path;
 
 /// `st` of a socket that listens.
 const LISTEN: &str = "0A";
 
-/// Binds without SO_REUSEPORT, which fails if any other socket listens, and lets go again.
-pub(in crate::rt) fn check_port(address: SocketAddr) -> io::Result<()> {
-    std::net::TcpListener::bind(address).map(drop)
+/// Binds without SO_REUSEPORT, which fails if any other socket listens, and lets go again. What it answers keeps a
+/// second broker from passing the same check until this one listens, and after it.
+pub(in crate::rt) fn check_port(address: SocketAddr) -> io::Result<UnixListener> {
+    // In the abstract namespace: it goes with the process, however that ends.
+    let name = unix::SocketAddr::from_abstract_name(format!("ringlog {address}"))?;
+    let claim = UnixListener::bind_addr(&name)?;
+    std::net::TcpListener::bind(address)?;
+    Ok(claim)
 }
 
 /// Whether what listens on the port is left of a process that is gone: the kernel keeps the sockets of a
@@ -73,6 +80,18 @@ mod tests {
         assert_eq!(listeners(tables, 7300, 1000), BTreeSet::from([4711, 4714]));
         assert_eq!(listeners(tables, 7300, 1001), BTreeSet::new());
         assert_eq!(listeners(tables, 7302, 1000), BTreeSet::new());
+    }
+
+    #[test]
+    fn a_claim_keeps_others_away_and_ends() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        assert_eq!(check_port(address).unwrap_err().kind(), io::ErrorKind::AddrInUse, "somebody listens");
+        drop(listener);
+        let claim = check_port(address).unwrap();
+        assert_eq!(check_port(address).unwrap_err().kind(), io::ErrorKind::AddrInUse, "somebody will");
+        drop(claim);
+        check_port(address).unwrap();
     }
 
     #[test]

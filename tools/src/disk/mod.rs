@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 use memmap2::Mmap;
 
 pub use dump::dump;
-pub use names::Names;
+pub use names::{Names, Standing};
 pub use repair::repair;
 pub use report::{Finding, Report};
 
@@ -106,9 +106,21 @@ pub fn verify(folder: &DataFolder, report: &mut Report<'_>) {
     }
     for id in &found {
         let path = journals.join(id);
-        if !names.knows_journal(id) {
-            report.note(format!("journals/{id}"), "the metadata do not list this journal: it holds no data");
-            continue;
+        match names.standing(id) {
+            Standing::Listed => {}
+            Standing::Planned => {
+                report.note(
+                    format!("journals/{id}"),
+                    "it was being made, and holds nothing: the next start makes it anew",
+                );
+                continue;
+            }
+            Standing::Unknown => {
+                let text = "the metadata do not list this journal: the broker does not start beside it. Put the metadata \
+                            folder back that belongs to it, or move it away if it does not belong here";
+                report.damage(format!("journals/{id}"), 0..0, text);
+                continue;
+            }
         }
         if let Some(journal) = journal::open(&path, id, report) {
             segments::verify(&journal, &names, report);

@@ -12,6 +12,15 @@ use ringlog::model::TopicId;
 use super::report::Report;
 use super::twin;
 
+/// Of a journal's folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    Listed,
+    /// A broker was killed while it made it.
+    Planned,
+    Unknown,
+}
+
 #[derive(Default)]
 pub struct Names {
     image: Option<Image>,
@@ -83,10 +92,13 @@ impl Names {
         journals.filter(|journal| journal.completed).map(|journal| journal.id.to_string()).collect()
     }
 
-    /// Whether the metadata list the journal; true if there are none to ask.
-    pub fn knows_journal(&self, folder: &str) -> bool {
-        self.image
-            .as_ref()
-            .is_none_or(|image| image.journals().iter().any(|journal| journal.id.to_string() == folder))
+    /// What the metadata say of the journal; listed if there are none to ask.
+    pub fn standing(&self, folder: &str) -> Standing {
+        let Some(image) = &self.image else { return Standing::Listed };
+        match image.journals().iter().find(|journal| journal.id.to_string() == folder) {
+            Some(journal) if journal.completed => Standing::Listed,
+            Some(_) => Standing::Planned,
+            None => Standing::Unknown,
+        }
     }
 }

@@ -35,16 +35,20 @@ pub fn repair(folder: &DataFolder, findings: &[Finding]) -> Result<Vec<String>, 
                 Ok(lines) => lines,
                 Err(error) => return drop(send.send(Err(error))),
             };
+            let mut failed: Vec<String> = Vec::new();
             for journal in image.journals().iter().filter(|journal| journal.completed) {
                 let plan = JournalPlan { id: journal.id, lanes: journal.lanes.clone(), create: false };
                 let damaged = damaged.get(&journal.id.to_string()).map_or(&[][..], |numbers| numbers);
                 match shard::repair(&rt, &data, &image, &plan, damaged).await {
                     Ok(more) => lines.extend(more),
-                    Err(error) => return drop(send.send(Err(error))),
+                    // The others may still be repaired.
+                    Err(error) => failed.push(error),
                 }
             }
+            let outcome =
+                if failed.is_empty() { Ok(lines) } else { Err([failed, lines].concat().join("\n")) };
             // The receiver waits for the executor's end.
-            let _ = send.send(Ok(lines));
+            let _ = send.send(outcome);
         })
         .map_err(|error| format!("cannot start: {error}"))?;
     joiner.join_blocking();
