@@ -9,7 +9,7 @@ use std::rc::Rc;
 use super::segment::{Index, OpenIndex, Segment};
 use super::{Journal, SEGMENT_BYTES_MIN, zero};
 use crate::api::Chunk;
-use crate::base::align::{BLOCK_BYTES, align_up};
+use crate::base::align::{BLOCK_BYTES, align_down, align_up};
 use crate::base::crc;
 use crate::format::block::Run;
 use crate::format::footer::{BlockRef, RunRef};
@@ -132,7 +132,7 @@ impl Tail {
 impl Journal {
     /// Bytes that one frame may have: half of a segment, and never over 16 MiB and a bit.
     pub fn frame_bytes_max(&self) -> usize {
-        (self.segment_bytes as usize / 2).min(17 << 20)
+        (align_down(self.segment_bytes / 2) as usize).min(17 << 20)
     }
 
     /// A write of this size is a large one.

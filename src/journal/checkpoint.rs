@@ -4,7 +4,7 @@
 
 use std::io;
 
-use super::{Journal, files, is_full};
+use super::{Journal, files};
 use crate::base::align::align_up;
 use crate::format::checkpoint::{self, Checkpoint};
 use crate::format::manifest::Record;
@@ -131,18 +131,15 @@ impl Journal {
     /// Writes and publishes a checkpoint. The caller has made sure that everything in it is durable.
     pub async fn write_checkpoint(&self, generation: u64, replay: u64, content: &[u8]) -> io::Result<()> {
         self.rt.step("checkpoint.begin");
-        self.checkpoint_next.set(generation + 1);
         if self.rt.mutated("publish-checkpoint-first") {
             self.note_manifest(&[Record::Checkpoint { generation, replay }]).await?;
             return write_slot(&self.rt, &self.folder, generation, content).await;
         }
         let written = write_slot(&self.rt, &self.folder, generation, content).await;
-        if written.as_ref().is_err_and(is_full) {
-            // The slot still holds what it held: the same generation is tried again.
-            self.checkpoint_next.set(generation);
-        }
         self.check_write("a checkpoint could not be written", written)?;
         self.note_manifest(&[Record::Checkpoint { generation, replay }]).await?;
+        // Until then the same generation is tried again: the next one's slot holds the newest that is known.
+        self.checkpoint_next.set(generation + 1);
         self.rt.step("checkpoint.published");
         Ok(())
     }

@@ -184,7 +184,12 @@ impl Journal {
             Ok(file) => file.close().await?,
             Err(error) => return Err(error),
         }
-        self.check_write("its folder could not be flushed", self.folder.sync().await)?;
+        let synced = self.folder.sync().await;
+        if synced.is_err() {
+            // The next try makes it anew.
+            let _ = self.folder.remove(RESERVE).await;
+        }
+        self.check_write("its folder could not be flushed", synced)?;
         self.has_reserve.set(true);
         Ok(())
     }
@@ -215,10 +220,18 @@ impl Journal {
 /// Makes a file whole, locked and durable; nothing of it stays if that fails.
 pub(super) async fn create_file(folder: &Folder, name: &str, bytes: u64) -> io::Result<File> {
     let file = folder.create(name, bytes).await?;
-    if !file.lock().await? {
-        return Err(io::Error::other("another process holds the new file"));
+    let made = async {
+        if !file.lock().await? {
+            return Err(io::Error::other("another process holds the new file"));
+        }
+        file.flush().await?;
+        folder.sync().await
+    };
+    if let Err(error) = made.await {
+        // The first error is the one to tell.
+        let _ = file.close().await;
+        let _ = folder.remove(name).await;
+        return Err(error);
     }
-    file.flush().await?;
-    folder.sync().await?;
     Ok(file)
 }

@@ -66,10 +66,10 @@ fn set_full(shard: &Shard, drive: &Drive, available: u64) {
          fetch, delete and metadata go on",
         available >> 20
     );
-    if drive.full.borrow().is_none() {
-        shard.rt.log(Level::Error, &text);
+    if drive.full.borrow_mut().replace(text.clone()).is_some() {
+        return;
     }
-    *drive.full.borrow_mut() = Some(text);
+    shard.rt.log(Level::Error, &text);
     // Whoever waits for the next segment has to be told; maintenance may find something to free.
     drive.journal.changed.notify();
     drive.wake.notify();

@@ -400,3 +400,36 @@ fn an_answer_about_topics_is_bounded_however_often_one_is_asked_for() {
         stop(shard).await;
     });
 }
+
+#[test]
+fn the_largest_batch_fits_segments_of_any_size() {
+    on_real_disk(async |rt, data| {
+        let mut plan = plan(&data, 1, true);
+        // Half of it is no whole number of disk blocks.
+        plan.settings.segment_bytes = Some(257 * 4096);
+        let (control, _) = channel::channel();
+        let (shard, _) = start::start(&rt, plan, control).await.expect("it starts");
+        let most = produce::batch_bytes_max(&shard.drives[0].journal);
+        let mut text = "x".repeat(most - 100);
+        while batch(&text, None).len() < most {
+            text.push('x');
+        }
+        assert_eq!(batch(&text, None).len(), most);
+        produce(&shard, 0, batch(&text, None)).await.expect("accepted");
+        assert_eq!(read_all(&shard, 0).await, [text]);
+        stop(shard).await;
+    });
+}
+
+#[test]
+fn a_mark_does_not_speak_for_a_lane_that_is_offline() {
+    on_real_disk(async |rt, data| {
+        let shard = started(&rt, &data, 1, true).await;
+        let drive = shard.drives[0].clone();
+        assert_eq!(drive.lane_ends().len(), 8);
+        drive.lanes.borrow_mut().get_mut(&LaneId(3)).expect("one of ours").offline = Some("damaged".into());
+        assert!(drive.lane_ends().iter().all(|end| end.lane != LaneId(3)) && drive.lane_ends().len() == 7);
+        drop(drive);
+        stop(shard).await;
+    });
+}

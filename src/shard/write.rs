@@ -98,7 +98,10 @@ async fn write(shard: &Rc<Shard>, drive: &Rc<Drive>, turn: Turn) {
     } else if shard.stopping.get() && drive.full.borrow().is_some() && !journal.is_zeroing() {
         drive.give_up_control();
     } else {
-        drive.provision.notify();
+        if drive.full.borrow().is_none() {
+            // Else it is tried again from time to time.
+            drive.provision.notify();
+        }
         journal.changed.wait().await;
     }
 }
@@ -326,8 +329,11 @@ impl Drive {
         }
     }
 
+    /// Where lanes end, for a mark. Of a lane that is offline that is not known: a mark would confirm it at the next start.
     pub(super) fn lane_ends(&self) -> Vec<crate::format::mark::LaneEnd> {
-        self.lanes.borrow().values().map(crate::lane::Lane::end).collect()
+        let lanes = self.lanes.borrow();
+        let serving = lanes.values().filter(|lane| lane.offline.is_none());
+        serving.map(crate::lane::Lane::end).collect()
     }
 
     pub(super) fn push_control(&self, control: ControlRun) {

@@ -52,9 +52,17 @@ impl Folder {
 
     pub(in crate::rt) async fn create_file(&self, name: &str, bytes: u64) -> io::Result<File> {
         let path = self.path.join(check_name(name)?);
+        let made = path.clone();
+        self.executor.offload(move || create_name(&made)).await?;
         let mut options = OpenOptions::new();
-        options.read(true).write(true).create_new(true);
-        let file = File::open(&path, &options, true).await?;
+        options.read(true).write(true);
+        let file = match File::open(&path, &options, true).await {
+            Ok(file) => file,
+            Err(error) => {
+                self.remove(name).await?;
+                return Err(error);
+            }
+        };
         if bytes > 0
             && let Err(error) = file.allocate(bytes).await
         {
@@ -149,6 +157,12 @@ fn create_durably(path: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// By itself, so that whatever fails after it is known to have left an empty file of ours.
+#[allow(clippy::disallowed_types, reason = "this is the door")]
+fn create_name(path: &Path) -> io::Result<()> {
+    fs::File::create_new(path).map(drop)
 }
 
 /// A full fsync. Glommio's `Directory::sync` is an fdatasync, which on ext4 need not commit new entries.
