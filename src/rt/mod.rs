@@ -100,9 +100,9 @@ impl World {
     /// share a port (SO_REUSEPORT), so `Rt::listen` would not notice another broker of the same user.
     pub fn check_port(&self, address: SocketAddr) -> io::Result<PortClaim> {
         match &self.0 {
-            WorldKind::Real(_) => real::check_port(address).map(|claim| PortClaim(Some(claim))),
+            WorldKind::Real(_) => real::check_port(address).map(|claim| PortClaim { _held: Some(claim) }),
             #[cfg(feature = "sim")]
-            WorldKind::Sim(world) => world.check_port(address).map(|()| PortClaim(None)),
+            WorldKind::Sim(world) => world.check_port(address).map(|()| PortClaim { _held: None }),
         }
     }
 
@@ -119,8 +119,9 @@ impl World {
 }
 
 /// Keeps other brokers from an address while it lives.
-#[allow(dead_code, reason = "held for its drop")]
-pub struct PortClaim(Option<std::os::unix::net::UnixListener>);
+pub struct PortClaim {
+    _held: Option<std::os::unix::net::UnixListener>,
+}
 
 /// Whether an error says that there is no room for one more open file, for now.
 pub fn is_out_of_descriptors(error: &io::Error) -> bool {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::Shard;
 use super::drive::Drive;
 use crate::journal;
-use crate::rt::{Level, local};
+use crate::rt::{Level, is_out_of_descriptors, local};
 
 /// How often the disk is looked at.
 const TICK: Duration = Duration::from_millis(500);
@@ -49,23 +49,29 @@ async fn provision(shard: &Rc<Shard>, drive: &Rc<Drive>) -> io::Result<()> {
     }
     match journal.allocate_next_within(space).await {
         Err(error) if journal::is_full(&error) => {
-            set_full(shard, drive, space.available);
+            set_full(shard, drive, space.available, &error);
             return Ok(());
         }
         other => other?,
     }
     if drive.full.borrow_mut().take().is_some() {
-        shard.rt.log(Level::Warn, "the disk has space again: produce goes on");
+        shard.rt.log(Level::Warn, "there is room for another segment again: produce goes on");
     }
     Ok(())
 }
 
-fn set_full(shard: &Shard, drive: &Drive, available: u64) {
-    let text = format!(
-        "the disk is full ({} MiB free): produce waits until retention or a deletion frees space; \
-         fetch, delete and metadata go on",
-        available >> 20
-    );
+fn set_full(shard: &Shard, drive: &Drive, available: u64, error: &std::io::Error) {
+    let text = if is_out_of_descriptors(error) {
+        "no more files can be opened: produce waits until connections close; raise the limit with `ulimit -n 65536` \
+         (systemd: LimitNOFILE=65536), or lower max.connections"
+            .to_string()
+    } else {
+        format!(
+            "the disk is full ({} MiB free): produce waits until retention or a deletion frees space; \
+             fetch, delete and metadata go on",
+            available >> 20
+        )
+    };
     if drive.full.borrow_mut().replace(text.clone()).is_some() {
         return;
     }
