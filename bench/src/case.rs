@@ -15,6 +15,8 @@ use crate::round;
 use crate::row::{Goal, Row};
 use crate::server::Subject;
 use crate::stats::{SPREAD_MAX, spread};
+use crate::units::{bytes_text, grouped};
+use crate::values::value_bytes;
 
 /// What null sends from memory at most, however much is read cold.
 const NULL_READ_BYTES: u64 = 1 << 30;
@@ -48,22 +50,51 @@ pub struct Case {
 
 /// Who is measured in which order.
 pub fn order(pairs: u32, with_null: bool) -> Vec<Subject> {
-    let pair = |number: u32| match (with_null, number % 2) {
-        (false, _) => vec![Subject::Broker],
-        (true, 0) => vec![Subject::Null, Subject::Broker],
-        (true, _) => vec![Subject::Broker, Subject::Null],
+    (0..pairs).flat_map(|number| pair(number, with_null)).copied().collect()
+}
+
+/// The order of one pair.
+pub fn pair(number: u32, with_null: bool) -> &'static [Subject] {
+    match (with_null, number % 2) {
+        (false, _) => &[Subject::Broker],
+        (true, 0) => &[Subject::Null, Subject::Broker],
+        (true, _) => &[Subject::Broker, Subject::Null],
+    }
+}
+
+/// `produce 1 KiB, 16 partitions, 4 producers`.
+pub fn name(what: &str, kind: Kind, load: &Load) -> String {
+    let count = |count: u32, what: &str| {
+        let plural = if count == 1 { "" } else { "s" };
+        format!(", {} {what}{plural}", grouped(count.into()))
     };
-    (0..pairs).flat_map(pair).collect()
+    let mut name = format!("{what} {}{}", bytes_text(load.size.0), count(load.partitions, "partition"));
+    if load.producers > 1 && load.single.is_none() {
+        name.push_str(&count(load.producers, "producer"));
+    }
+    if load.consumers > 1 && kind != Kind::Produce {
+        name.push_str(&count(load.consumers, "consumer"));
+    }
+    if let Some(shards) = load.place.shards {
+        name.push_str(&count(shards, "shard"));
+    }
+    name
 }
 
 impl Case {
-    pub fn new(name: impl Into<String>, kind: Kind, load: Load) -> Case {
-        Case { name: name.into(), kind, load, goals: Vec::new() }
+    pub fn new(what: &str, kind: Kind, load: Load) -> Case {
+        Case { name: name(what, kind, &load), kind, load, goals: Vec::new() }
     }
 
     pub fn goals(mut self, goals: impl Into<Vec<Goal>>) -> Case {
         self.goals = goals.into();
         self
+    }
+
+    /// Measures it; what cannot be measured is a row that says why.
+    pub async fn judged(self) -> Row {
+        let told = self.run().await;
+        Row::judged(&self.name, self.goals, told)
     }
 
     /// Measures it. What cannot be measured is an error; records that failed are figures.
@@ -78,7 +109,7 @@ impl Case {
                 std::mem::swap(&mut rounds, &mut other);
             }
         }
-        let mut row = Row { goals: self.goals.clone(), ..Row::new(self.name.clone(), summarise(&rounds)) };
+        let mut row = Row::new(&self.name[..], summarise(&rounds));
         row.metrics.insert("measured_again".into(), (!other.is_empty()).into());
         // Of the set that does not count, what went wrong does.
         row.add_errors(&other);
@@ -191,20 +222,24 @@ impl Case {
     fn describe(&self, row: &mut Row) {
         let load = &self.load;
         let mut tell = |name: &str, value: serde_json::Value| row.metrics.insert(name.into(), value);
-        tell("record_bytes", load.size.0.into());
+        tell("record_bytes", value_bytes(load.size.0).into());
         tell("partitions", load.partitions.into());
         tell("producers", load.single.unwrap_or(load.producers).into());
-        tell("consumers", load.consumers.into());
+        let consumers = if self.kind == Kind::Produce { 0 } else { load.consumers };
+        tell("consumers", consumers.into());
         tell("memory_bytes", load.memory.0.into());
         tell("linger_ms", (load.linger().as_secs_f64() * 1000.0).into());
         tell("batch_bytes", load.batch().0.into());
-        tell("rate", load.rate.into());
         tell("shards", load.place.shards.into());
-        tell("seconds", load.duration.0.as_secs_f64().into());
+        if matches!(self.kind, Kind::Produce | Kind::Both) {
+            tell("rate", load.rate.into());
+            tell("seconds", load.duration.0.as_secs_f64().into());
+        }
     }
 }
 
-/// What a person should know of rounds beside their figures: the first error, what reading back found, company.
+/// What a person should know of rounds beside their figures: the first error, what reading back found,
+/// company.
 pub fn tell(row: &mut Row, rounds: &[Figures]) {
     row.notes.extend(rounds.iter().find_map(|round| round.first_error.clone()));
     tell_verified(row, rounds);

@@ -9,9 +9,10 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::mpsc;
+use std::sync::{Mutex, mpsc};
 use std::time::Duration;
 
+use ringlog::base::lock;
 use ringlog::rt::{File, Rt, World, local::Event, mesh};
 
 use crate::progress::say;
@@ -30,6 +31,8 @@ const SCATTERED_BYTES: usize = 64 << 10;
 const WRITES: usize = 4;
 const READS: usize = 8;
 const SEND_BYTES: usize = 256 << 10;
+/// A file may be made in a folder while it is removed.
+const REMOVALS: usize = 3;
 
 /// What appends meet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +43,9 @@ pub enum Blocks {
     Unwritten,
 }
 
+/// Folders of measurements under way. An interruption does not wait for those.
+static SCRATCHES: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
 /// A folder that goes with the value.
 struct Scratch(PathBuf);
 
@@ -47,14 +53,35 @@ impl Scratch {
     fn new(dir: &Path) -> Scratch {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        Scratch(dir.join(format!("ringbench-{}-disk-{number}", std::process::id())))
+        let path = dir.join(format!("ringbench-{}-disk-{number}", std::process::id()));
+        lock(&SCRATCHES).push(path.clone());
+        Scratch(path)
     }
 }
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_dir_all(&self.0) {
-            say(&format!("{} was left behind: {error}", self.0.display()));
+        let mut scratches = lock(&SCRATCHES);
+        let count = scratches.len();
+        scratches.retain(|path| *path != self.0);
+        if scratches.len() < count {
+            remove(&self.0);
+        }
+    }
+}
+
+/// Removes the folders of measurements that nobody waits for any more. They may be writing still.
+pub fn forget() {
+    std::mem::take(&mut *lock(&SCRATCHES)).iter().for_each(|path| remove(path));
+}
+
+fn remove(path: &Path) {
+    for left in (0..REMOVALS).rev() {
+        match std::fs::remove_dir_all(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return,
+            Err(error) if left == 0 => say(&format!("{} was left behind: {error}", path.display())),
+            Err(_) => {}
+            Ok(()) => return,
         }
     }
 }

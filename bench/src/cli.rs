@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize};
 
-use crate::units::{Bytes, Span, some_bytes, some_number, some_time};
+use crate::units::{Bytes, Span, some_bytes, some_rate, some_share, some_time};
 
 /// Load generator of the Ringlog message broker.
 ///
@@ -23,6 +23,9 @@ pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
 }
+
+/// What is read from the tail: each shard keeps the newest 512 MiB in memory.
+pub const TAIL_BYTES: u64 = 768 << 20;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -57,7 +60,7 @@ pub enum Command {
     /// the broker is restarted with a memory budget of --budget before it is read; the roofline is the
     /// smaller of null and of reading the disk directly.
     #[command(after_help = "Examples:
-  ringbench consume --bytes 2GiB
+  ringbench consume
   ringbench consume --consumers 8
   ringbench consume --cold --bytes 10GB --partitions 1000 --batch 16KiB")]
     Consume(Consume),
@@ -122,8 +125,8 @@ pub struct Place {
     /// A key of the started broker; may be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub settings: Vec<String>,
-    /// Pairs of rounds, broker and null; the order changes from pair to pair. Medians count; a set
-    /// whose null differs by more than 5 % is measured again, once.
+    /// Pairs of rounds, broker and null; the order changes from pair to pair. Medians count; of produce,
+    /// prodcons and consume a set whose null differs by more than 5 % is measured again, once.
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
     pub pairs: u32,
     /// One JSON object a line and case on stdout instead of a table.
@@ -155,7 +158,7 @@ pub struct Load {
     #[arg(long, value_name = "BYTES", default_value = "1KiB")]
     pub size: Bytes,
     /// Records a second, of all producers together, in an open loop [default: as fast as it goes].
-    #[arg(long, value_name = "N", value_parser = some_number)]
+    #[arg(long, value_name = "N", value_parser = some_rate)]
     pub rate: Option<f64>,
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..))]
     pub partitions: u32,
@@ -214,9 +217,10 @@ impl Load {
 pub struct Consume {
     #[command(flatten)]
     pub load: Load,
-    /// Bytes of values that are written first, and then read by each consumer.
-    #[arg(long, value_name = "BYTES", default_value = "2GiB", value_parser = some_bytes)]
-    pub bytes: Bytes,
+    /// Bytes of values that are written first, and then read by each consumer [default: 768MiB, of which two
+    /// shards keep all in memory; with --cold 2GiB].
+    #[arg(long, value_name = "BYTES", value_parser = some_bytes)]
+    pub bytes: Option<Bytes>,
     /// Restart the broker before it is read.
     #[arg(long)]
     pub cold: bool,
@@ -225,12 +229,18 @@ pub struct Consume {
     pub budget: Bytes,
 }
 
+impl Consume {
+    pub fn bytes(&self) -> Bytes {
+        self.bytes.unwrap_or(Bytes(if self.cold { 2 << 30 } else { TAIL_BYTES }))
+    }
+}
+
 #[derive(Args, Debug, Clone)]
 pub struct Latency {
     #[command(flatten)]
     pub load: Load,
     /// Rates of the ladder, as shares of saturation.
-    #[arg(long, value_name = "SHARE,...", value_delimiter = ',', value_parser = some_number,
+    #[arg(long, value_name = "SHARE,...", value_delimiter = ',', value_parser = some_share,
           default_values_t = [0.01, 0.05, 0.1, 0.25, 0.5, 0.7, 0.8, 0.9, 1.0])]
     pub ladder: Vec<f64>,
     /// One client that sends one record and waits for its acknowledgement before the next.
@@ -274,13 +284,13 @@ pub struct Suite {
     #[arg(long)]
     pub quick: bool,
     /// Where started servers keep their data [default: the system's folder for temporary files]; it
-    /// takes up to 25 GB (--quick: 8 GB).
+    /// takes up to 45 GB (--quick: 20 GB), on a machine that writes 1 GB/s.
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
-    /// Only the rows whose names hold one of these words.
+    /// Only the groups of rows whose names hold one of these words; --list names them.
     #[arg(long, value_name = "WORD,...", value_delimiter = ',')]
     pub only: Vec<String>,
-    /// Names of the rows, and nothing else.
+    /// Print the names of the groups, and nothing else.
     #[arg(long)]
     pub list: bool,
     /// Pairs of rounds of each comparison [default: 5; --quick: 2].
@@ -310,7 +320,8 @@ pub struct ServeNull {
     /// Bytes of files that are kept, of all shards.
     #[arg(long)]
     pub keep: u64,
-    /// Bytes of records that each shard keeps in memory for fetches: partitions need not be shared out evenly.
+    /// Bytes of records that each shard keeps in memory for fetches: partitions need not be shared out
+    /// evenly.
     #[arg(long, default_value_t = 0)]
     pub store: u64,
 }

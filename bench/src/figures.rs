@@ -40,6 +40,8 @@ pub struct Figures {
     pub seconds: f64,
     /// Were due in an open loop, but could not be sent before its end.
     pub unsent: u64,
+    /// Were acknowledged, but not read before the consumers of an open loop gave up.
+    pub unread: u64,
     pub errors: u64,
     pub first_error: Option<String>,
     /// Of the server's process, between the ends of the window; if it was started here.
@@ -106,6 +108,10 @@ impl Medians<'_> {
         self.0.iter().filter_map(|round| what(round)).reduce(f64::max)
     }
 
+    fn sum(&self, what: impl Fn(&Figures) -> u64) -> u64 {
+        self.0.iter().map(|round| what(round)).sum()
+    }
+
     /// How far the rounds lie apart; one alone says nothing about it.
     fn spread(&self) -> Option<f64> {
         (self.0.len() > 1).then(|| spread(&self.rates(Figures::main)))
@@ -165,8 +171,9 @@ pub fn summarise(rounds: &[Figures]) -> Metrics {
     let null_cpu = null.of(|round| Some(round.cpu_ns()? / round.handled(|flow| flow.records)));
     put(out, "null_cpu_ns_per_record", null_cpu);
     out.insert("rounds".into(), json!(own.0.len()));
-    let unsent: u64 = rounds.iter().map(|round| round.unsent).sum();
-    out.insert("unsent".into(), json!(unsent));
+    out.insert("unsent".into(), json!(own.sum(|round| round.unsent)));
+    out.insert("null_unsent".into(), json!(null.sum(|round| round.unsent)));
+    out.insert("unread".into(), json!(own.sum(|round| round.unread)));
     let errors: u64 = rounds.iter().map(|round| round.errors).sum();
     out.insert("errors".into(), json!(errors));
     metrics
@@ -196,7 +203,7 @@ fn put_costs(out: &mut Metrics, own: &Medians) {
     put(out, "broker_resident_bytes", own.of(|round| Some(round.server?.resident_bytes as f64)));
     put(out, "broker_resident_bytes_max", own.most(|round| Some(round.server?.resident_bytes_max as f64)));
     let payload = |round: &Figures| Some(round.produced.as_ref()?.bytes as f64).filter(|bytes| *bytes > 0.0);
-    let written = |round: &Figures| Some(round.server?.written_bytes as f64 / payload(round)?);
+    let written = |round: &Figures| Some(round.server?.written_bytes? as f64 / payload(round)?);
     put(out, "device_bytes_per_payload_byte", own.of(written));
     let of_disk = |round: &Figures| Some(round.disk?.written_bytes as f64 / payload(round)?);
     put(out, "whole_disk_bytes_per_payload_byte", own.of(of_disk));
@@ -220,7 +227,7 @@ mod tests {
     fn round(subject: Subject, bytes: u64) -> Figures {
         let server = ProcessUse {
             cpu: Duration::from_millis(500),
-            written_bytes: bytes + bytes / 10,
+            written_bytes: Some(bytes + bytes / 10),
             resident_bytes: 7,
             ..ProcessUse::default()
         };
@@ -230,6 +237,7 @@ mod tests {
             consumed: None,
             seconds: 2.0,
             unsent: 0,
+            unread: 0,
             errors: 1,
             first_error: None,
             server: Some(server),

@@ -21,6 +21,20 @@ pub enum Work {
     Consume(Consume),
 }
 
+impl Work {
+    /// Clients in the process, each with connections of its own.
+    pub fn instances(&self) -> u32 {
+        match self {
+            Work::Produce(work) => work.instances,
+            Work::Consume(work) => work.instances,
+        }
+    }
+
+    pub fn reads_to_the_end(&self) -> bool {
+        matches!(self, Work::Consume(work) if work.to_the_end)
+    }
+}
+
 #[derive(Serialize, Deserialize, Clone, Debug)]
 pub struct Produce {
     /// Of this producer, from 0.
@@ -62,17 +76,20 @@ pub struct Consume {
     pub prefetch_bytes: u64,
     /// Each instance ends after so many records.
     pub records_max: Option<u64>,
-    /// When the window ends it goes on until it has read everything: in an open loop what comes last has waited longest.
+    /// When the window ends it goes on until it has read everything: in an open loop what comes last has
+    /// waited longest.
     pub to_the_end: bool,
 }
 
-#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Serialize, Deserialize, Clone, Debug)]
 pub enum From {
     Earliest,
     /// Some records at a random place, then at another one, and so on.
     Random {
         /// Bytes that are read at one place.
         bytes: u64,
+        /// The first offset of each partition, and the one behind the last that may be read.
+        offsets: Vec<(i64, i64)>,
     },
 }
 
@@ -116,8 +133,6 @@ pub struct Report {
     pub bytes_total: u64,
     /// Sum of the checksums of all acknowledged values.
     pub sum: u64,
-    /// Were due in an open loop, but could not be sent before its end.
-    pub unsent: u64,
     pub errors: u64,
     pub first_error: Option<String>,
     /// CPU time of the worker's process while it counted.
@@ -126,6 +141,8 @@ pub struct Report {
     pub last_ns: u64,
     /// To acknowledgement (producer) or end to end (consumer): microseconds with their counts.
     pub latency_us: Vec<(u64, u64)>,
+    /// What records had waited at the end of an open loop that were due but could not be sent.
+    pub unsent_us: Vec<(u64, u64)>,
     /// How much later than intended records were sent: the generator's own error, back-pressure included.
     pub late_us: Vec<(u64, u64)>,
 }

@@ -29,7 +29,7 @@ const WIDTH: f64 = 860.0;
 const HEIGHT: f64 = 480.0;
 /// Around the area of the lines: left, top, right (the legend), bottom.
 const MARGINS: [f64; 4] = [70.0, 40.0, 210.0, 60.0];
-const COLOURS: [&str; 6] = ["#0b6e99", "#c0392b", "#7d3c98", "#1e8449", "#d68910", "#566573"];
+const COLOURS: [&str; 7] = ["#0b6e99", "#c0392b", "#7d3c98", "#1e8449", "#d68910", "#566573", "#5d4037"];
 
 /// One axis' values, and where they lie between 0 and 1.
 struct Scale {

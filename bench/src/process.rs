@@ -61,8 +61,8 @@ pub fn terminate(child: u32) {
     unsafe { libc::kill(child as libc::pid_t, libc::SIGTERM) };
 }
 
-/// A port that nothing listened on a moment ago, of a loopback address that this process alone uses: clients that
-/// try again while a broker is down would take a port of 127.0.0.1 for their own end.
+/// A port that nothing listened on a moment ago, of a loopback address that this process alone uses: clients
+/// that try again while a broker is down would take a port of 127.0.0.1 for their own end.
 pub fn free_address() -> io::Result<SocketAddr> {
     let [_, a, b, c] = std::process::id().to_be_bytes();
     std::net::TcpListener::bind((Ipv4Addr::new(127, 64 | a & 63, b, c), 0))?.local_addr()
@@ -110,26 +110,26 @@ pub struct ProcessUse {
     pub cpu: Duration,
     pub resident_bytes: u64,
     pub resident_bytes_max: u64,
-    /// What it caused to be read from and written to disks, whichever thread and for whatever purpose.
-    pub read_bytes: u64,
-    pub written_bytes: u64,
+    /// What it caused to be written to disks, whichever thread and for whatever purpose; `None` where the
+    /// kernel does not account for it.
+    pub written_bytes: Option<u64>,
 }
 
-pub fn use_of(pid: u32) -> ProcessUse {
+/// `None`: it has ended.
+pub fn use_of(pid: u32) -> Option<ProcessUse> {
     let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
-    let (status, io) = (read("status"), read("io"));
-    ProcessUse {
+    let status = read("status");
+    Some(ProcessUse {
         cpu: cpu_of(pid),
-        resident_bytes: field(&status, "VmRSS:") << 10,
-        resident_bytes_max: field(&status, "VmHWM:") << 10,
-        read_bytes: field(&io, "read_bytes:"),
-        written_bytes: field(&io, "write_bytes:"),
-    }
+        resident_bytes: field(&status, "VmRSS:")? << 10,
+        resident_bytes_max: field(&status, "VmHWM:")? << 10,
+        written_bytes: field(&read("io"), "write_bytes:"),
+    })
 }
 
-fn field(text: &str, name: &str) -> u64 {
-    let rest = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
-    rest.split_whitespace().next().and_then(|number| number.parse().ok()).unwrap_or(0)
+fn field(text: &str, name: &str) -> Option<u64> {
+    let rest = text.lines().find_map(|line| line.strip_prefix(name))?;
+    rest.split_whitespace().next()?.parse().ok()
 }
 
 /// Totals of the disk under a folder, over all processes.
@@ -201,8 +201,10 @@ mod tests {
         }
         assert!(cpu_of(u32::MAX).is_zero(), "{sum}");
         assert!(cpu_of_all() >= cpu_of(std::process::id()));
-        let used = use_of(std::process::id());
+        let used = use_of(std::process::id()).unwrap();
         assert!(used.resident_bytes > 100_000 && used.resident_bytes_max >= used.resident_bytes);
+        // A figure that is not known is none: as 0 it would reach every upper bound.
+        assert!(use_of(u32::MAX).is_none());
     }
 
     #[test]

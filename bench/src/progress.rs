@@ -3,7 +3,7 @@
 //! Owner: ringbench's parent process. A terminal sees one line that changes; a file gets a line now and
 //! then.
 
-use std::io::{IsTerminal, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::sync::{Arc, Mutex};
 
 use ringlog::base::lock;
@@ -86,8 +86,20 @@ pub fn print(text: &str) {
     let _ = std::io::stderr().write_all(text.as_bytes());
 }
 
-/// Results, to stdout, of which the same is true.
+/// Why results were not written, if that was not because nobody reads them any more.
+static NOT_SHOWN: Mutex<Option<String>> = Mutex::new(None);
+
+/// Results, to stdout. What goes wrong is kept for the end, after servers and folders are gone.
 pub fn show(text: &str) {
     let mut out = std::io::stdout();
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    if let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush())
+        && error.kind() != ErrorKind::BrokenPipe
+    {
+        lock(&NOT_SHOWN).get_or_insert(format!("results could not be written: {error}"));
+    }
+}
+
+/// What went wrong with results, if anything did.
+pub fn not_shown() -> Option<String> {
+    lock(&NOT_SHOWN).take()
 }

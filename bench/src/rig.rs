@@ -7,24 +7,27 @@ use std::time::Duration;
 
 use ringlog::base::lock;
 use ringlog::client::Client;
+use ringlog::model::ErrorCode;
 use tokio::time::timeout;
 
 use crate::cli::Load;
 use crate::job::{Consume, From, Job, Pace, Produce, Work};
+use crate::process::now_ns;
 use crate::progress::say;
 use crate::server::{Server, Setup, Subject};
 use crate::values::value_bytes;
 use crate::worker::{connect, connect_named};
 
-/// What each shard of null keeps in memory where somebody reads: about as much as the broker does. More would be new
-/// memory for most of a round, which costs more than what is measured.
+/// What each shard of null keeps in memory where somebody reads: about as much as the broker does. More would
+/// be new memory for most of a round, which costs more than what is measured.
 const STORE_BYTES: u64 = 256 << 20;
 
 /// The default of `max.message.bytes`, and what a batch of one record has beside its value at most.
 const MESSAGE_BYTES_MAX: u64 = 1_048_588;
 const RECORD_EXTRA: u64 = 1024;
 
-/// Topics on brokers that were there before, which must not keep what we wrote: also not after an interruption.
+/// Topics on brokers that were there before, which must not keep what we wrote: also not after an
+/// interruption.
 static NAMED: Mutex<Vec<(Client, String)>> = Mutex::new(Vec::new());
 const FORGET_MAX: Duration = Duration::from_secs(5);
 
@@ -32,7 +35,13 @@ const FORGET_MAX: Duration = Duration::from_secs(5);
 pub async fn forget_named() {
     let left = std::mem::take(&mut *lock(&NAMED));
     for (client, topic) in left {
-        if !matches!(timeout(FORGET_MAX, client.admin().delete_topic(&topic)).await, Ok(Ok(()))) {
+        let is_gone = match timeout(FORGET_MAX, client.admin().delete_topic(&topic)).await {
+            Ok(Ok(())) => true,
+            // It was never made, or its deletion was under way.
+            Ok(Err(error)) => error.code() == Some(ErrorCode::UnknownTopicOrPartition),
+            Err(_) => false,
+        };
+        if !is_gone {
             say(&format!("topic {topic} was left behind; delete it with 'ringctl topic delete {topic}'"));
         }
     }
@@ -77,7 +86,8 @@ impl Rig {
                 (Some(server), address, client)
             }
         };
-        let topic = format!("ringbench-{}", std::process::id());
+        // Processes of two containers may share an id: the topic of one must not be the other's.
+        let topic = format!("ringbench-{}-{:08x}", std::process::id(), now_ns() as u32);
         let rig = Rig { address, server, client, topic, partitions: load.partitions };
         if rig.server.is_none() {
             lock(&NAMED).push((rig.client.clone(), rig.topic.clone()));
@@ -93,9 +103,10 @@ impl Rig {
             let each = (keep / u64::from(load.partitions)).max(1 << 20);
             configs.push(("retention.bytes".to_owned(), each.to_string()));
         }
-        let record = value_bytes(load.size.0) as u64 + RECORD_EXTRA;
-        if record > MESSAGE_BYTES_MAX {
-            configs.push(("max.message.bytes".to_owned(), record.to_string()));
+        // The client's batches are no larger than the topic's: null has no such limit.
+        let largest = load.batch().0.max(value_bytes(load.size.0) as u64 + RECORD_EXTRA);
+        if largest > MESSAGE_BYTES_MAX {
+            configs.push(("max.message.bytes".to_owned(), largest.to_string()));
         }
         let created = self.client.admin().create_topic(topic, Some(load.partitions), &configs).await;
         created.map(drop).map_err(|error| format!("create {topic}: {error}"))
@@ -126,9 +137,10 @@ impl Rig {
         match self.server.take() {
             Some(server) => server.stop().await,
             None => {
-                lock(&NAMED).retain(|(_, topic)| *topic != self.topic);
                 let deleted = self.client.admin().delete_topic(&self.topic).await;
-                deleted.map(|()| String::new()).map_err(|error| format!("delete {}: {error}", self.topic))
+                deleted.map_err(|error| format!("delete {}: {error}", self.topic))?;
+                lock(&NAMED).retain(|(_, topic)| *topic != self.topic);
+                Ok(String::new())
             }
         }
     }
@@ -183,9 +195,8 @@ impl Rig {
         (0..load.consumers).map(|_| self.job(Work::Consume(consume.clone()))).collect()
     }
 
-    /// One process with many consumers that read `bytes` at one random place after the other.
-    pub fn wanderers(&self, instances: u32, bytes: u64, prefetch_bytes: u64) -> Job {
-        let from = From::Random { bytes };
+    /// One process with many consumers that read at one random place after the other.
+    pub fn wanderers(&self, instances: u32, from: From, prefetch_bytes: u64) -> Job {
         let consume = Consume { instances, from, prefetch_bytes, records_max: None, to_the_end: false };
         self.job(Work::Consume(consume))
     }

@@ -12,16 +12,19 @@ use crate::crew::Crew;
 use crate::figures::{Figures, Flow};
 use crate::job::{Job, Report, Window, Work};
 use crate::process::{self, DiskUse, ProcessUse, now_ns};
-use crate::progress::Meter;
+use crate::progress::{Meter, say};
 use crate::rig::{self, Rig};
 use crate::server::Subject;
 use crate::stats;
+use crate::units::{self, grouped};
 use crate::verify;
 
 /// From the moment all workers are connected until they start together.
 const START: Duration = Duration::from_millis(20);
 /// Of the warm-up, for each partition.
 const WARM_UP_EACH: Duration = Duration::from_micros(80);
+/// How long a broker is saturated that goes on after it.
+const SATURATION: Duration = Duration::from_secs(3);
 /// Bounded work must be done by then.
 const BOUNDED_MAX: Duration = Duration::from_secs(1800);
 
@@ -37,15 +40,17 @@ impl Snapshot {
         let cpu_of_all = process::cpu_of_all();
         // The disk of a broker that was not started here is not known, nor is its process.
         let disk = pid.and_then(|_| process::disk_use(dir));
-        Snapshot { server: pid.map(process::use_of), disk, cpu_of_all }
+        Snapshot { server: pid.and_then(process::use_of), disk, cpu_of_all }
     }
 
     /// What happened between the two; memory as it is now.
     fn since(&self, before: &Snapshot) -> (Option<ProcessUse>, Option<DiskUse>) {
         let server = self.server.zip(before.server).map(|(after, before)| ProcessUse {
             cpu: after.cpu.saturating_sub(before.cpu),
-            read_bytes: after.read_bytes.saturating_sub(before.read_bytes),
-            written_bytes: after.written_bytes.saturating_sub(before.written_bytes),
+            written_bytes: after
+                .written_bytes
+                .zip(before.written_bytes)
+                .map(|(after, before)| after.saturating_sub(before)),
             ..after
         });
         (server, self.disk.zip(before.disk).map(|(after, before)| after.since(before)))
@@ -125,13 +130,18 @@ impl Worked {
             let reports: Vec<&Report> = own.map(|(_, report)| report).collect();
             (!reports.is_empty()).then(|| self.flow(&reports, span))
         };
+        let (mut produced, mut consumed) = (of(true), of(false));
+        let readers = jobs.iter().filter(|job| job.work.reads_to_the_end()).count() as u64;
+        let unsent = self.reports.iter().flat_map(|report| &report.unsent_us).copied().collect::<Vec<_>>();
+        let unread = wait_for_the_rest(&mut produced, &mut consumed, &unsent, readers);
         let last_ns = self.reports.iter().map(|report| report.last_ns).max().unwrap_or(0);
         Figures {
             subject,
-            produced: of(true),
-            consumed: of(false),
+            produced,
+            consumed,
             seconds: self.seconds(span, last_ns),
-            unsent: self.reports.iter().map(|report| report.unsent).sum(),
+            unsent: unsent.iter().map(|(_, count)| count).sum(),
+            unread,
             errors: self.reports.iter().map(|report| report.errors).sum(),
             first_error: self.reports.iter().find_map(|report| report.first_error.clone()),
             server: self.server,
@@ -171,6 +181,26 @@ impl Worked {
     }
 }
 
+/// What was due in an open loop and could not be sent has waited at least until its end, for its
+/// acknowledgement as for its readers. Gives how many of those that were acknowledged its readers had not
+/// seen when they gave up.
+fn wait_for_the_rest(
+    produced: &mut Option<Flow>,
+    consumed: &mut Option<Flow>,
+    unsent_us: &[(u64, u64)],
+    readers: u64,
+) -> u64 {
+    let Some(produced) = produced else { return 0 };
+    let mut unread = 0;
+    if let Some(consumed) = consumed {
+        let wanted = produced.latency_us.len() * readers;
+        unread = wanted.saturating_sub(consumed.latency_us.len());
+        (0..readers).for_each(|_| stats::add_counts(&mut consumed.latency_us, unsent_us));
+    }
+    stats::add_counts(&mut produced.latency_us, unsent_us);
+    unread
+}
+
 /// The span of a load's rounds. Clients meet partition after partition at the start: with many, that is
 /// not over when the warm-up is.
 pub fn timed(load: &Load) -> Span {
@@ -188,7 +218,26 @@ pub async fn run(what: &str, subject: Subject, load: &Load, with_consumers: bool
     figures
 }
 
-/// The same on a rig that goes on.
+/// Records a second of a round that saturated its broker, of which other rates are parts.
+pub fn saturation(figures: &Figures) -> Result<f64, String> {
+    let rate = figures.main().map_or(0.0, Flow::records_per_second);
+    let misread = figures.verified.as_ref().and_then(|verified| verified.as_ref().err());
+    if figures.errors == 0 && rate > 0.0 && misread.is_none() {
+        say(&format!("saturation: {} records a second", grouped(rate)));
+        return Ok(rate);
+    }
+    let why = figures.first_error.as_ref().or(misread);
+    let why = why.map_or("the round may be too short", |why| &why[..]);
+    Err(format!("saturation: {} records a second, {} failed: {why}", grouped(rate), figures.errors))
+}
+
+/// Saturates the broker of a rig that goes on.
+pub async fn saturate(what: &str, rig: &Rig, load: &Load) -> Result<f64, String> {
+    let flat = Load { duration: units::Span(SATURATION), ..load.clone() };
+    saturation(&on(&format!("{what}: saturation"), rig, Subject::Broker, &flat, false).await?)
+}
+
+/// A round of producers, and of consumers if wanted, on a rig that goes on.
 pub async fn on(
     what: &str,
     rig: &Rig,
@@ -238,4 +287,26 @@ pub async fn read(
     let jobs = rig.consumers(load, Some(records));
     let worked = work(what, rig.pid(), load.place.dir(), &jobs, Span::Bounded).await?;
     Ok(worked.figures(subject, &jobs, Span::Bounded))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flow(latencies_us: &[u64]) -> Option<Flow> {
+        let (mut latency_us, late_us) = (stats::latency(), stats::latency());
+        latencies_us.iter().for_each(|us| latency_us.saturating_record(*us));
+        Some(Flow { records: 0, bytes: 0, seconds: 1.0, latency_us, late_us })
+    }
+
+    #[test]
+    fn what_could_not_be_sent_or_was_not_read_is_not_left_out() {
+        let (mut produced, mut consumed) = (flow(&[10, 20, 30]), flow(&[15, 15, 25, 25]));
+        let unread = wait_for_the_rest(&mut produced, &mut consumed, &[(9_000, 2)], 2);
+        // Two readers were to see three records each, and saw four together.
+        assert_eq!(unread, 2);
+        let (produced, consumed) = (produced.unwrap().latency_us, consumed.unwrap().latency_us);
+        assert_eq!((produced.len(), consumed.len()), (5, 8));
+        assert!(produced.max() >= 9_000 && consumed.max() >= 9_000);
+    }
 }

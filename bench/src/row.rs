@@ -105,6 +105,14 @@ impl Row {
         Row { case: case.into(), metrics, goals, notes: vec![format!("FAILED: {why}")] }
     }
 
+    /// What was measured, or why it was not.
+    pub fn judged(case: &str, goals: Vec<Goal>, told: Result<Row, String>) -> Row {
+        match told {
+            Ok(row) => Row { goals, ..row },
+            Err(why) => Row::failed(case, goals, &why),
+        }
+    }
+
     pub fn is_failed(&self) -> bool {
         self.metrics.contains_key("failed")
     }
@@ -116,12 +124,18 @@ impl Row {
         self.metrics.insert("errors".into(), json!(errors + more));
     }
 
+    /// Something was measured, and nothing of it went wrong.
+    fn is_sound(&self) -> bool {
+        let is_wrong = ["failed", "not_verified"].iter().any(|name| self.metrics.contains_key(*name));
+        let is_idle = get(&self.metrics, "records_per_second") == Some(0.0);
+        !is_wrong && !is_idle && get(&self.metrics, "errors").unwrap_or(0.0) == 0.0
+    }
+
     /// `None`: there was nothing to reach.
     pub fn reached(&self) -> Option<bool> {
-        let errors = get(&self.metrics, "errors").unwrap_or(0.0);
         match self.goals.is_empty() {
-            true => self.is_failed().then_some(false),
-            false => Some(errors == 0.0 && self.goals.iter().all(|goal| goal.is_reached(&self.metrics))),
+            true => (!self.is_sound()).then_some(false),
+            false => Some(self.is_sound() && self.goals.iter().all(|goal| goal.is_reached(&self.metrics))),
         }
     }
 
@@ -146,8 +160,7 @@ impl Row {
         object.insert("case".into(), json!(self.case));
         object.insert("to_reach".into(), json!(self.to_reach()));
         // What was only to be measured is reached by having been measured.
-        let errors = get(&self.metrics, "errors").unwrap_or(0.0);
-        object.insert("reached".into(), json!(self.reached().unwrap_or(errors == 0.0)));
+        object.insert("reached".into(), json!(self.reached().unwrap_or(true)));
         if !self.notes.is_empty() {
             object.insert("notes".into(), json!(self.notes));
         }
@@ -275,6 +288,19 @@ mod tests {
             }
         }
         assert_eq!(row().json()["reached"], json!(true));
+    }
+
+    #[test]
+    fn what_went_wrong_or_did_not_happen_is_not_reached() {
+        for (name, value) in
+            [("errors", json!(1)), ("not_verified", json!("lost")), ("records_per_second", json!(0.0))]
+        {
+            for mut row in [row(), Row::new("no goals", Metrics::new())] {
+                assert_eq!(row.json()["reached"], json!(true), "{name}");
+                row.metrics.insert(name.into(), value.clone());
+                assert_eq!(row.json()["reached"], json!(false), "{name}");
+            }
+        }
     }
 
     #[test]

@@ -62,10 +62,19 @@ pub fn some_time(text: &str) -> Result<Span, String> {
     if span.0.is_zero() { Err("wanted more than no time at all".into()) } else { Ok(span) }
 }
 
-/// A rate or a share: more than 0, and not without end.
-pub fn some_number(text: &str) -> Result<f64, String> {
-    let number = text.parse::<f64>().ok().filter(|number| number.is_finite() && *number > 0.0);
-    number.ok_or_else(|| "wanted a number above 0".into())
+/// Records a second: more than a client can send is a mistake.
+pub fn some_rate(text: &str) -> Result<f64, String> {
+    above_zero(text, 1e8)
+}
+
+/// A part of something, or a multiple of it.
+pub fn some_share(text: &str) -> Result<f64, String> {
+    above_zero(text, 10.0)
+}
+
+fn above_zero(text: &str, most: f64) -> Result<f64, String> {
+    let number = text.parse::<f64>().ok().filter(|number| *number > 0.0 && *number <= most);
+    number.ok_or_else(|| format!("wanted a number above 0, at most {}", grouped(most)))
 }
 
 /// `1234567.8` as `1,234,568`.
@@ -119,9 +128,9 @@ mod tests {
         assert!("soon".parse::<Span>().is_err() && "-1s".parse::<Span>().is_err());
         assert!(some_time("0").is_err() && some_bytes("0KiB").is_err());
         assert_eq!((some_time("2m"), some_bytes("1")), (Ok(Span(Duration::from_secs(120))), Ok(Bytes(1))));
-        assert_eq!(some_number("0.5"), Ok(0.5));
-        for text in ["0", "-1", "nan", "inf", "fast"] {
-            assert!(some_number(text).is_err(), "{text}");
+        assert_eq!((some_share("0.5"), some_rate("50000")), (Ok(0.5), Ok(50_000.0)));
+        for text in ["0", "-1", "nan", "inf", "fast", "1e9"] {
+            assert!(some_rate(text).is_err() && some_share(text).is_err(), "{text}");
         }
         assert_eq!(grouped(1_234_567.8), "1,234,568");
         assert_eq!(grouped(12.0), "12");

@@ -3,9 +3,11 @@
 //! Owner: a test. Skipped, with a printed reason, where io_uring is forbidden or the broker was not built.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::disallowed_methods, reason = "a test of a process waits for it")]
 
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -85,6 +87,22 @@ fn the_disk_is_measured() {
     for name in ["write_bytes_per_second", "append_zeroed_p50_us", "loopback_bytes_per_second"] {
         assert!(number(&rows[0], name) > 0.0, "{}", rows[0]);
     }
+}
+
+#[test]
+fn an_interruption_takes_the_files_along() {
+    let Some(_) = run("disk --duration 50ms --json") else { return };
+    let folder = tempfile::Builder::new().prefix("bench").tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let names = || std::fs::read_dir(folder.path()).unwrap().flatten().count();
+    let mut tool = Command::new(RINGBENCH);
+    let mut tool = tool.args(["disk", "--duration", "20s", "--dir"]).arg(folder.path()).spawn().unwrap();
+    while names() == 0 && tool.try_wait().unwrap().is_none() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let told = Command::new("kill").args(["-INT", &tool.id().to_string()]).status().unwrap();
+    let ended = tool.wait().unwrap();
+    assert!(told.success() && !ended.success(), "{ended}");
+    assert_eq!(names(), 0, "left behind");
 }
 
 #[test]

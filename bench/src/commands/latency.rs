@@ -14,14 +14,15 @@ use crate::figures::{Figures, Metrics, get, put, summarise};
 use crate::plot::{Axis, Line, Plot};
 use crate::progress::say;
 use crate::round;
-use crate::row::Row;
+use crate::row::{Goal, Row};
 use crate::server::Subject;
 use crate::stats;
 use crate::units::{Span, bytes_text, grouped, short};
 
 const APPEND: Duration = Duration::from_secs(1);
 
-/// Rates of one load, and the bare disk beside them.
+/// Rates of one load, and the bare disk beside them. What cannot be measured is a row that says so: the
+/// others stay.
 pub struct Ladder {
     load: Load,
     append: stats::Latency,
@@ -35,16 +36,17 @@ pub async fn run(options: &Latency) -> Result<(), String> {
     let ladder = Ladder::start(load).await?;
     let mut rows = Vec::new();
     if options.one_by_one {
-        rows.push(ladder.one_by_one("one by one").await?);
+        rows.push(ladder.one_by_one("one by one", Vec::new()).await);
     } else if let Some(rate) = load.rate {
-        rows.push(ladder.at("latency", rate).await?);
+        rows.push(ladder.at("latency", rate, Vec::new()).await);
     } else {
         let saturation = ladder.saturation().await?;
         for share in &options.ladder {
-            rows.push(ladder.at(&format!("latency at {:.0} %", share * 100.0), saturation * share).await?);
+            let what = format!("latency at {:.0} %", share * 100.0);
+            rows.push(ladder.at(&what, saturation * share, Vec::new()).await);
         }
     }
-    ladder.end(&mut rows).await?;
+    ladder.end(&mut rows).await;
     if let Some(dir) = &options.plots {
         plot(&rows, dir)?;
     }
@@ -61,8 +63,11 @@ impl Ladder {
         Ok(ladder)
     }
 
-    /// Some appends of the bare disk.
+    /// Some appends of the bare disk. That of a broker that was not started here is not known.
     async fn append(&mut self) -> Result<(), String> {
+        if self.load.place.broker.is_some() {
+            return Ok(());
+        }
         let dir = self.load.place.dir();
         let time = self.load.duration.0.min(APPEND);
         let own = blocking(move || ceiling::disk_append(&dir, time, Blocks::Zeroed)).await?;
@@ -73,29 +78,25 @@ impl Ladder {
     pub async fn saturation(&self) -> Result<f64, String> {
         let load = Load { rate: None, linger: None, ..self.load.clone() };
         let figures = round::run("saturation", Subject::Broker, &load, false).await?;
-        let rate = figures.main().map_or(0.0, |flow| flow.records_per_second());
-        let why = figures.first_error.unwrap_or_else(|| "the round may be too short".into());
-        if figures.errors > 0 || rate <= 0.0 {
-            return Err(format!(
-                "saturation: {} records a second, {} failed: {why}",
-                grouped(rate),
-                figures.errors
-            ));
-        }
-        say(&format!("saturation: {} records a second", grouped(rate)));
-        Ok(rate)
+        round::saturation(&figures)
     }
 
-    /// An open loop of so many records a second, null beside the broker; then the same with a consumer, for the
-    /// latency from end to end. A consumer that is woken for every record takes CPU time that the others miss.
-    pub async fn at(&self, what: &str, rate: f64) -> Result<Row, String> {
+    /// An open loop of so many records a second, null beside the broker; then the same with a consumer, for
+    /// the latency from end to end. A consumer that is woken for every record takes CPU time that the others
+    /// miss.
+    pub async fn at(&self, what: &str, rate: f64, goals: Vec<Goal>) -> Row {
         let name = format!("{what}, {} {} records/s", grouped(rate), bytes_text(self.load.size.0));
+        Row::judged(&name, goals, self.measure(&name, rate).await)
+    }
+
+    async fn measure(&self, name: &str, rate: f64) -> Result<Row, String> {
         let load = Load { rate: Some(rate), ..self.load.clone() };
-        let mut rounds = self.rounds(&name, &load).await?;
+        let mut rounds = self.rounds(name, &load).await?;
         let consumed = round::run(&format!("{name}, consumed"), Subject::Broker, &load, true).await?;
         let mut row = Row::new(name, summarise(&rounds));
         let unsent = get(&row.metrics, "unsent").unwrap_or(0.0) + consumed.unsent as f64;
         put(&mut row.metrics, "unsent", Some(unsent));
+        put(&mut row.metrics, "unread", Some(consumed.unread as f64));
         rounds.push(consumed);
         let consumed = &rounds[rounds.len() - 1..];
         row.add_errors(consumed);
@@ -123,20 +124,27 @@ impl Ladder {
         Ok(rounds)
     }
 
-    pub async fn one_by_one(&self, what: &str) -> Result<Row, String> {
+    pub async fn one_by_one(&self, what: &str, goals: Vec<Goal>) -> Row {
         let load =
             Load { single: Some(1), rate: None, linger: Some(Span(Duration::ZERO)), ..self.load.clone() };
         let name = format!("{what}, {} records", bytes_text(load.size.0));
-        let rounds = self.rounds(&name, &load).await?;
-        let mut row = Row::new(name, summarise(&rounds));
-        tell(&mut row, &rounds);
-        Ok(row)
+        let told = self.rounds(&name, &load).await.map(|rounds| {
+            let mut row = Row::new(&name[..], summarise(&rounds));
+            tell(&mut row, &rounds);
+            row
+        });
+        Row::judged(&name, goals, told)
     }
 
     /// Puts the raw append beside every row.
-    pub async fn end(mut self, rows: &mut [Row]) -> Result<(), String> {
-        self.append().await?;
-        for row in rows {
+    pub async fn end(mut self, rows: &mut [Row]) {
+        if let Err(why) = self.append().await {
+            say(&format!("{why}: the raw append of the start stands beside the rows"));
+        }
+        if self.append.is_empty() {
+            return;
+        }
+        for row in rows.iter_mut().filter(|row| !row.is_failed()) {
             put_append(&mut row.metrics, &self.append);
             row.notes.push(format!(
                 "raw durable 4 KiB append of this run: p50 {} ms, p99 {} ms",
@@ -144,7 +152,6 @@ impl Ladder {
                 short(self.append.value_at_quantile(0.99) as f64 / 1000.0)
             ));
         }
-        Ok(())
     }
 }
 
@@ -167,6 +174,13 @@ fn warn_if_late(row: &mut Row, rate: f64) {
     if unsent > 0.0 {
         row.notes
             .push(format!("{} were due and not sent in time: they count until the end", grouped(unsent)));
+    }
+    let unread = get(&row.metrics, "unread").unwrap_or(0.0);
+    if unread > 0.0 {
+        row.notes.push(format!(
+            "{} were not read before the consumer gave up: end to end leaves them out",
+            grouped(unread)
+        ));
     }
     let ms = |name| get(&row.metrics, name).map(|us| short(us / 1000.0));
     if let (Some(p50), Some(p99)) = (ms("end_to_end_p50_us"), ms("end_to_end_p99_us")) {

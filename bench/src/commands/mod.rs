@@ -7,9 +7,10 @@ pub mod latency;
 pub mod partitions;
 pub mod single;
 
+use crate::ceiling;
 use crate::cli::{Acks, Command};
 use crate::figures::get;
-use crate::progress::show;
+use crate::progress::{not_shown, show};
 use crate::rig;
 use crate::row::{Row, table};
 
@@ -31,7 +32,8 @@ pub fn run(command: &Command) -> Result<(), String> {
     });
     // Not dropped: that would wait for a measurement of the disk that nobody waits for any more.
     runtime.shutdown_background();
-    outcome
+    ceiling::forget();
+    outcome.and_then(|()| not_shown().map_or(Ok(()), Err))
 }
 
 /// What the options say together makes no sense, or would not be done.
@@ -98,8 +100,12 @@ fn finish(rows: &[Row], json: bool) -> Result<(), String> {
     judge(rows)
 }
 
-/// An error if any record failed, or was not there when it was read back.
+/// An error if something could not be measured, if any record failed, or was not there when it was read back.
 pub fn judge(rows: &[Row]) -> Result<(), String> {
+    let failed: Vec<&str> = rows.iter().filter(|row| row.is_failed()).map(|row| &row.case[..]).collect();
+    if !failed.is_empty() {
+        return Err(format!("could not be measured: {}", failed.join("; ")));
+    }
     let errors: f64 = rows.iter().filter_map(|row| get(&row.metrics, "errors")).sum();
     if errors > 0.0 {
         return Err(format!("{errors} records failed"));

@@ -8,17 +8,14 @@ use std::path::Path;
 use serde_json::json;
 
 use super::finish;
-use crate::case::tell;
+use crate::case::{self, tell};
 use crate::cli::{Keys, Load, Partitions};
 use crate::figures::{Figures, get, put, ratio, summarise};
 use crate::plot::{Axis, Line, Plot};
 use crate::round;
 use crate::row::Row;
-use crate::server::Subject;
 use crate::units::{Bytes, bytes_text, grouped};
 
-/// Pairs in which null runs beside the broker: the row is about the ratio to the first number of partitions.
-const NULL_PAIRS: u32 = 2;
 /// Batches of the comparison, unless others were asked for.
 const BATCH: Bytes = Bytes(16 << 10);
 
@@ -44,16 +41,11 @@ pub async fn measure(load: &Load, counts: &[u32]) -> Result<Vec<Row>, String> {
         }
         for index in order {
             let load = Load { partitions: counts[index], ..load.clone() };
-            let title = format!(
-                "{} partitions: round {} of {}",
-                grouped(counts[index].into()),
-                pair + 1,
-                load.place.pairs
-            );
-            rounds[index].push(round::run(&title, Subject::Broker, &load, false).await?);
-            if pair < NULL_PAIRS && load.place.broker.is_none() {
-                let title = format!("{title}, null");
-                rounds[index].push(round::run(&title, Subject::Null, &load, false).await?);
+            for subject in case::pair(pair, load.place.broker.is_none()) {
+                let count = grouped(counts[index].into());
+                let (number, of, who) = (pair + 1, load.place.pairs, subject.name());
+                let title = format!("{count} partitions: round {number} of {of}, {who}");
+                rounds[index].push(round::run(&title, *subject, &load, false).await?);
             }
         }
     }

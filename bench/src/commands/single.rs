@@ -2,7 +2,7 @@
 //!
 //! Owner: ringbench's parent process.
 
-use crate::case::{Case, Kind};
+use crate::case::{self, Case, Kind, tell};
 use crate::ceiling;
 use crate::cli::{Consume, Load};
 use crate::figures::{get, put, ratio, summarise};
@@ -11,47 +11,28 @@ use crate::round;
 use crate::row::{Row, at_least};
 use crate::server::Subject;
 use crate::stats::median;
-use crate::units::{bytes_text, grouped, short};
+use crate::units::{grouped, short};
 
 use super::{blocking, finish};
 
 /// What null must reach of the smaller ceiling, or eta means nothing.
 const NULL_SHARE: f64 = 0.8;
 
-/// `produce 1 KiB, 16 partitions, 4 producers`.
-pub fn name(what: &str, load: &Load) -> String {
-    let count = |count: u32, what: &str| {
-        let plural = if count == 1 { "" } else { "s" };
-        format!(", {} {what}{plural}", grouped(count.into()))
-    };
-    let mut name = format!("{what} {}{}", bytes_text(load.size.0), count(load.partitions, "partition"));
-    if load.producers > 1 {
-        name.push_str(&count(load.producers, "producer"));
-    }
-    if load.consumers > 1 {
-        name.push_str(&count(load.consumers, "consumer"));
-    }
-    if let Some(shards) = load.place.shards {
-        name.push_str(&count(shards, "shard"));
-    }
-    name
-}
-
 pub async fn produce(load: &Load) -> Result<(), String> {
-    one(Case::new(name("produce", load), Kind::Produce, load.clone())).await
+    one(Case::new("produce", Kind::Produce, load.clone())).await
 }
 
 pub async fn prodcons(load: &Load) -> Result<(), String> {
-    one(Case::new(name("prodcons", load), Kind::Both, load.clone())).await
+    one(Case::new("prodcons", Kind::Both, load.clone())).await
 }
 
 pub async fn consume(options: &Consume) -> Result<(), String> {
-    let (load, bytes) = (&options.load, options.bytes.0);
+    let (load, bytes) = (&options.load, options.bytes().0);
     let (what, kind) = match options.cold {
         true => ("consume cold", Kind::Cold { bytes, budget: options.budget.0 }),
         false => ("consume tail", Kind::Tail { bytes }),
     };
-    one(Case::new(name(what, load), kind, load.clone())).await
+    one(Case::new(what, kind, load.clone())).await
 }
 
 async fn one(case: Case) -> Result<(), String> {
@@ -106,7 +87,7 @@ pub async fn null_row(load: &Load) -> Result<Row, String> {
         rounds.push(round::run(&title, Subject::Null, load, false).await?);
     }
     let (disk, loopback) = (median(&disks).unwrap_or(0.0), median(&loopbacks).unwrap_or(0.0));
-    let mut row = Row::new(name("null", load), summarise(&rounds));
+    let mut row = Row::new(case::name("null", Kind::Produce, load), summarise(&rounds));
     let least = disk.min(loopback);
     let share = ratio(get(&row.metrics, "bytes_per_second"), Some(least));
     put(&mut row.metrics, "disk_write_bytes_per_second", Some(disk));
@@ -119,5 +100,6 @@ pub async fn null_row(load: &Load) -> Result<Row, String> {
         grouped(loopback / 1e6),
         share.unwrap_or(0.0)
     ));
+    tell(&mut row, &rounds);
     Ok(row)
 }

@@ -11,6 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
+use crate::case::tell;
 use crate::cli::{Keys, Load};
 use crate::figures::{put, ratio, summarise};
 use crate::process;
@@ -40,9 +41,7 @@ pub async fn run(plan: &Plan) -> Result<Vec<Row>, String> {
     setup.settings.push(format!("memory.bytes={BUDGET}"));
     let rig = Rig::start(Subject::Broker, &load, &setup, Some(load.place.keep.0)).await?;
     round::fill("hostile: fill", &rig, &load, FILL).await?;
-    let flat = Load { duration: Span(Duration::from_secs(3)), ..load.clone() };
-    let figures = round::on("hostile: saturation", &rig, Subject::Broker, &flat, false).await?;
-    let rate = figures.main().map_or(0.0, |flow| flow.records_per_second()) / 10.0;
+    let rate = round::saturate("hostile", &rig, &load).await? / 10.0;
     let victim = Load { rate: Some(rate), memory: Bytes(32 << 20), keys: Keys::None, ..load.clone() };
     let mut jobs = rig.producers_beside("victim", &victim).await?;
     jobs.extend(rig.producers(&load, None));
@@ -61,10 +60,11 @@ pub async fn run(plan: &Plan) -> Result<Vec<Row>, String> {
     drop(connections);
     let own = worked.part(0..1).figures(Subject::Broker, &jobs[..1], timed(&load));
     let others = worked.part(1..jobs.len()).figures(Subject::Broker, &jobs[1..], timed(&load));
-    let resident = rig.pid().map(|pid| process::use_of(pid).resident_bytes_max as f64);
+    let resident = rig.pid().and_then(process::use_of).map(|server| server.resident_bytes_max as f64);
     let said = rig.stop_and_hear().await?;
     let kept = ratio(own.main().map(|flow| flow.records_per_second()), Some(rate));
-    let mut metrics = summarise(&[own.of_one_among_others()]);
+    let rounds = [own.of_one_among_others(), others];
+    let mut metrics = summarise(&rounds[..1]);
     put(&mut metrics, "rate", Some(rate));
     put(&mut metrics, "victim_kept", kept);
     put(&mut metrics, "resident_share_of_budget", ratio(resident, Some(BUDGET as f64)));
@@ -76,7 +76,8 @@ pub async fn run(plan: &Plan) -> Result<Vec<Row>, String> {
         ),
         metrics,
     );
-    row.add_errors(&[others]);
+    row.add_errors(&rounds[1..]);
+    tell(&mut row, &rounds);
     row.goals.extend([at_least("victim_kept", 0.9), at_most("resident_share_of_budget", 1.0)]);
     row.notes.push(format!(
         "the victim kept {} of its {} records a second; the broker's largest resident memory: {} MiB of a \

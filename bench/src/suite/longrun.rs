@@ -6,8 +6,9 @@
 use std::cell::Cell;
 use std::time::Duration;
 
+use crate::case::tell;
 use crate::cli::{Keys, Load};
-use crate::figures::{Figures, get, put, ratio, summarise};
+use crate::figures::{Figures, put, ratio, summarise};
 use crate::process::folder_bytes;
 use crate::rig::{self, Rig};
 use crate::round;
@@ -39,9 +40,7 @@ async fn steady(plan: &Plan) -> Result<Row, String> {
     let setup = rig::setup(&load, false);
     // Little is kept: what is old goes all the time, and segments are rewritten.
     let rig = Rig::start(Subject::Broker, &load, &setup, Some(2 << 30)).await?;
-    let flat = Load { duration: Span(Duration::from_secs(3)), ..load.clone() };
-    let figures = round::on("steady: saturation", &rig, Subject::Broker, &flat, false).await?;
-    let rate = figures.main().map_or(0.0, |flow| flow.records_per_second()) / 2.0;
+    let rate = round::saturate("steady", &rig, &load).await? / 2.0;
     let fixed = Load { rate: Some(rate), ..load.clone() };
     let mut parts = Vec::new();
     for part in 0..PARTS {
@@ -65,6 +64,7 @@ async fn steady(plan: &Plan) -> Result<Row, String> {
         crate::units::short(first_p99 / 1000.0),
         crate::units::short(last_p99 / 1000.0)
     ));
+    tell(&mut row, &parts);
     Ok(row)
 }
 
@@ -107,7 +107,8 @@ async fn lone(plan: &Plan) -> Result<Row, String> {
     let most = most.get() as f64;
     let live = LONE_RATE * retention as f64 * (LONE_BYTES + LONE_EXTRA) as f64;
     let bound = 1.3 * live + segment.0 as f64;
-    let mut metrics = summarise(&[figures]);
+    let rounds = [figures];
+    let mut metrics = summarise(&rounds);
     put(&mut metrics, "disk_bytes_over_reserve", Some(most));
     put(&mut metrics, "live_bytes", Some(live));
     put(&mut metrics, "disk_share_of_bound", ratio(Some(most), Some(bound)));
@@ -126,9 +127,6 @@ async fn lone(plan: &Plan) -> Result<Row, String> {
         grouped(live / 1e6),
         grouped(bound / 1e6)
     ));
-    let errors = get(&row.metrics, "errors").unwrap_or(0.0);
-    if errors > 0.0 {
-        row.notes.push(format!("{errors} records failed"));
-    }
+    tell(&mut row, &rounds);
     Ok(row)
 }

@@ -1,8 +1,8 @@
 //! Rows of memory: what a partition, a topic and an idle connection cost.
 //!
 //! Owner: ringbench's parent process. Slopes of the broker's resident memory: what it takes however
-//! little there is falls out of the difference, and so does what the first of a kind takes. Its budget for records is small and full before the
-//! first look, so that the records themselves do not count.
+//! little there is falls out of the difference, and so does what the first of a kind takes. Its budget for
+//! records is small and full before the first look, so that the records themselves do not count.
 
 use std::time::Duration;
 
@@ -85,11 +85,16 @@ async fn start(plan: &Plan) -> Result<Rig, String> {
 async fn resident(rig: &Rig) -> Result<f64, String> {
     let pid = rig.pid().ok_or("the broker must be started here")?;
     tokio::time::sleep(SETTLE).await;
-    Ok(process::use_of(pid).resident_bytes as f64)
+    let server = process::use_of(pid).ok_or("the broker has ended")?;
+    Ok(server.resident_bytes as f64)
 }
 
 async fn slope(rig: &Rig, before: f64, count: u32) -> Result<f64, String> {
-    Ok((resident(rig).await? - before) / f64::from(count))
+    let more = resident(rig).await? - before;
+    if more <= 0.0 {
+        return Err(format!("resident memory fell by {} bytes: what was freed hides them", grouped(-more)));
+    }
+    Ok(more / f64::from(count))
 }
 
 async fn of_partitions(rig: &Rig, partitions: u32) -> Result<f64, String> {

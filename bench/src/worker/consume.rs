@@ -35,48 +35,40 @@ struct Reader {
 }
 
 pub async fn run(
-    client: &Client,
+    clients: &[Client],
     job: &Job,
     work: &Consume,
     window: Window,
     progress: &Progress,
 ) -> Result<Report, String> {
-    let offsets = match work.from {
-        From::Earliest => Vec::new(),
-        From::Random { .. } => client.admin().offsets(&job.topic).await.map_err(|error| error.to_string())?,
-    };
-    let offsets = Arc::new(offsets);
+    let (job, work) = (Arc::new(job.clone()), Arc::new(work.clone()));
     let mut tasks = Vec::new();
-    for instance in 0..work.instances {
-        let client = super::connect(&job.broker).await?;
+    for (instance, client) in (0u64..).zip(clients) {
         let options = ConsumerOptions { prefetch_bytes: work.prefetch_bytes as usize, ..Default::default() };
         let mut reader = Reader {
-            consumer: Consumer::new(&client, options),
+            consumer: Consumer::new(client, options),
             window,
             records_max: work.records_max.unwrap_or(u64::MAX),
             report: Report::default(),
             latency: stats::latency(),
             progress: progress.clone(),
         };
-        let (job, from, offsets) = (job.clone(), work.from, offsets.clone());
-        let to_the_end = work.to_the_end;
+        let (job, work) = (job.clone(), work.clone());
         tasks.push(tokio::spawn(async move {
             sleep_until(window.start_ns).await;
-            match from {
+            match &work.from {
                 From::Earliest => {
                     reader.read_all(&job).await;
-                    if to_the_end {
+                    if work.to_the_end {
                         reader.read_the_rest(&job).await;
                     }
                 }
-                From::Random { bytes } => {
-                    let seed = u64::from(std::process::id()) << 32 | u64::from(instance);
-                    reader.read_here_and_there(&job, &offsets, bytes, seed).await;
+                From::Random { bytes, offsets } => {
+                    let seed = u64::from(std::process::id()) << 32 | instance;
+                    reader.read_here_and_there(&job, offsets, *bytes, seed).await;
                 }
             }
             reader.consumer.close();
-            // The client's connections end with its last value.
-            drop(client);
             (reader.report, reader.latency)
         }));
     }
@@ -138,7 +130,7 @@ impl Reader {
             self.consumer.assign(&job.topic, partition, Position::Offset(offset));
             let until = self.report.bytes_total + bytes;
             while self.report.bytes_total < until && !self.is_over() {
-                // The end of what was there at the start: what follows is no old offset.
+                // What follows is no old offset.
                 if self.next().await.is_some_and(|next| next >= end) {
                     break;
                 }

@@ -43,6 +43,15 @@ pub async fn connect_named(address: &str) -> Result<Client, String> {
     connect_within(address, CONNECT_NAMED_MAX).await
 }
 
+/// Clients with connections of their own: all there before the window is known.
+async fn connect_all(address: &str, count: u32) -> Result<Vec<Client>, String> {
+    let mut clients = Vec::new();
+    for _ in 0..count {
+        clients.push(connect(address).await?);
+    }
+    Ok(clients)
+}
+
 async fn connect_within(address: &str, within: Duration) -> Result<Client, String> {
     let mut options = Options::new(address);
     options.client_id = "ringbench".into();
@@ -84,15 +93,15 @@ fn work() -> Result<Report, String> {
         .enable_all()
         .build()
         .map_err(|error| format!("cannot start: {error}"))?;
-    let client = runtime.block_on(connect(&job.broker))?;
+    let clients = runtime.block_on(connect_all(&job.broker, job.work.instances()))?;
     say(&Said::Ready);
     let window: Window = parse(&read("window")?)?;
     watch_parent(&runtime);
     let progress = Progress::default();
     tell_progress(&runtime, progress.clone());
     let report = match &job.work {
-        Work::Produce(work) => produce::run(&runtime, &client, &job, work, window, &progress),
-        Work::Consume(work) => runtime.block_on(consume::run(&client, &job, work, window, &progress)),
+        Work::Produce(work) => produce::run(&runtime, &clients, &job, work, window, &progress),
+        Work::Consume(work) => runtime.block_on(consume::run(&clients, &job, work, window, &progress)),
     };
     // Not dropped: that would wait for the watch, which waits for the parent.
     runtime.shutdown_background();
@@ -182,7 +191,6 @@ impl Report {
         self.records_total += other.records_total;
         self.bytes_total += other.bytes_total;
         self.sum = self.sum.wrapping_add(other.sum);
-        self.unsent += other.unsent;
         self.errors += other.errors;
         self.first_error = self.first_error.take().or(other.first_error);
         self.last_ns = self.last_ns.max(other.last_ns);

@@ -44,21 +44,23 @@ struct Sender<'a> {
 struct Tally {
     report: Report,
     latency: Latency,
+    unsent: Latency,
     late: Latency,
     cpu: CpuWatch,
 }
 
 pub fn run(
     runtime: &Runtime,
-    client: &Client,
+    clients: &[Client],
     job: &Job,
     work: &Produce,
     window: Window,
     progress: &Progress,
 ) -> Result<Report, String> {
-    if work.pace == Pace::OneByOne {
-        return runtime.block_on(single::run(job, work, window, progress));
-    }
+    let client = match clients {
+        [client] if work.pace != Pace::OneByOne => client,
+        _ => return runtime.block_on(single::run(clients, job, work, window, progress)),
+    };
     let producer = {
         let _inside = runtime.enter();
         Producer::new(client, producer_options(work))
@@ -66,6 +68,7 @@ pub fn run(
     let tally = Tally {
         report: Report::default(),
         latency: stats::latency(),
+        unsent: stats::latency(),
         late: stats::latency(),
         cpu: CpuWatch::default(),
     };
@@ -150,8 +153,7 @@ impl Sender<'_> {
         let stop = self.window.stop_ns;
         while let Some(intended) = schedule.take(stop - 1) {
             if self.window.counts(intended) {
-                self.tally.latency.saturating_record((stop - intended) / 1000);
-                self.tally.report.unsent += 1;
+                self.tally.unsent.saturating_record((stop - intended) / 1000);
             }
         }
     }
@@ -194,11 +196,12 @@ impl Sender<'_> {
         self.runtime.block_on(self.producer.flush());
         self.wait_for_all();
         self.runtime.block_on(self.producer.close());
-        let Tally { mut report, latency, late, mut cpu } = self.tally;
+        let Tally { mut report, latency, unsent, late, mut cpu } = self.tally;
         report.bytes = report.records * value_bytes;
         report.bytes_total = report.records_total * value_bytes;
         report.cpu_ns = cpu.end(&self.window);
         report.latency_us = stats::to_counts(&latency);
+        report.unsent_us = stats::to_counts(&unsent);
         report.late_us = stats::to_counts(&late);
         report
     }

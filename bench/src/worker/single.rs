@@ -5,7 +5,7 @@
 
 use std::sync::atomic::Ordering;
 
-use ringlog::client::{Producer, Record};
+use ringlog::client::{Client, Producer, Record};
 
 use super::{Progress, producer_options, sleep_until, sum_of};
 use crate::job::{Job, Produce, Report, Window};
@@ -14,17 +14,20 @@ use crate::process::now_ns;
 use crate::stats::{self, Latency};
 use crate::values::{self, Values};
 
-pub async fn run(job: &Job, work: &Produce, window: Window, progress: &Progress) -> Result<Report, String> {
+pub async fn run(
+    clients: &[Client],
+    job: &Job,
+    work: &Produce,
+    window: Window,
+    progress: &Progress,
+) -> Result<Report, String> {
     let mut tasks = Vec::new();
-    for instance in 0..work.instances.max(1) {
-        let client = super::connect(&job.broker).await?;
-        let producer = Producer::new(&client, producer_options(work));
-        let number = work.number + instance;
+    for (number, client) in (work.number..).zip(clients) {
+        let producer = Producer::new(client, producer_options(work));
         let (topic, work, progress) = (job.topic.clone(), work.clone(), progress.clone());
         tasks.push(tokio::spawn(async move {
             let sent = send(&producer, &topic, &work, number, window, &progress).await;
             producer.close().await;
-            drop(client);
             sent
         }));
     }
