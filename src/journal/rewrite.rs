@@ -27,8 +27,8 @@ const MERGED_BYTES_MAX: usize = 64 << 10;
 /// The index counts the records of a run in 32 bits.
 const MERGED_RECORDS_MAX: i64 = 1 << 31;
 const FRAME_BYTES: usize = 1 << 20;
-/// So much of a segment is in memory at once: a whole one of each journal would be more than a small memory budget
-/// has. Neighbours are read together, over gaps of up to this.
+/// So much of a segment is in memory at once: a whole one of each journal would be more than a small memory
+/// budget has. Neighbours are read together, over gaps of up to this.
 const GROUP_SHARE: u64 = 8;
 const SPAN_BYTES: u64 = 1 << 20;
 const SPAN_GAP_BYTES: u64 = 32 << 10;
@@ -37,6 +37,7 @@ const SPAN_GAP_BYTES: u64 = 32 << 10;
 pub struct RewriteOutcome {
     pub bytes_before: u64,
     pub bytes_after: u64,
+    /// Found damaged, and now known as lost.
     pub runs_lost: u64,
 }
 
@@ -161,7 +162,8 @@ impl Journal {
         Ok(lost)
     }
 
-    /// Copies runs in their order; `open` is the last one, to which the next may be added. Answers how many are lost.
+    /// Copies runs in their order; `open` is the last one, to which the next may be added. Answers how many
+    /// are lost by now.
     async fn copy_group(
         self: &Rc<Self>,
         input: &Rc<Segment>,
@@ -173,7 +175,7 @@ impl Journal {
         let mut bytes = self.read_runs(input, group).await?;
         for (at, (id, run)) in group.iter().enumerate() {
             let carried = carry(&std::mem::take(&mut bytes[at]), *id, run);
-            lost += u64::from(carried.entry.kind == EntryKind::Lost);
+            lost += u64::from(carried.entry.kind == EntryKind::Lost && !run.lost);
             match open {
                 Some(last) if merges(&last.entry, &carried.entry) => merge(last, carried),
                 _ => {

@@ -97,8 +97,9 @@ impl Maintenance {
             .log(Level::Warn, format!("journal {}: maintenance stopped short: {error}", self.journal.id));
     }
 
-    /// Before anything of this boot is acknowledged, and before retention asks: writes the clocks down, in a checkpoint.
-    /// Else a kill, and a clock that is set ahead before the next start, would expire what is new.
+    /// Before anything of this boot is acknowledged, and before retention asks: writes the clocks down, in a
+    /// checkpoint. Else a kill, and a clock that is set ahead before the next start, would expire what is
+    /// new.
     async fn note_clock(&self) {
         if !self.drive.knows_clock.get()
             && self.journal.offline().is_none()
@@ -244,6 +245,14 @@ impl Maintenance {
                 outcome.bytes_after >> 10
             );
             self.shard.rt.log(Level::Info, text);
+            if outcome.runs_lost > 0 {
+                let text = format!(
+                    "damage: journal {} segment {}: {} runs of records did not verify when it was rewritten, and are \
+                     lost; 'ringctl verify' names their offsets, 'ringctl repair --accept-loss' lets readers pass",
+                    self.journal.id, segment.number, outcome.runs_lost
+                );
+                self.shard.rt.log(Level::Error, text);
+            }
             self.journal.ensure_reserve().await.or_else(journal::unless_full)?;
             self.drive.provision.notify();
         }

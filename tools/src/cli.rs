@@ -71,8 +71,9 @@ pub enum Command {
     },
     /// Give up what is damaged, so that the rest can be served again.
     ///
-    /// States what is lost, record range by record range, before it changes a byte. Nothing else
-    /// in Ringlog ever makes a gap in a partition. Copy the folder first if you can.
+    /// Prints what `verify` finds before it changes a byte, and in the end every range of offsets
+    /// that was lost. Nothing else in Ringlog ever makes a gap in a partition. Copy the folder
+    /// first if you can.
     Repair {
         /// The broker's data folder (`--data` of ringlog).
         #[arg(value_name = "DIR")]

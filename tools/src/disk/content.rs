@@ -33,6 +33,8 @@ pub enum FlawKind {
     EntryCopy(Entry),
     /// The payload of a run.
     Run(Entry),
+    /// A rewrite met a damaged run, and kept its offsets only.
+    Lost(Entry),
     Part(FrameKind),
     /// A byte that nothing uses is not zero.
     Padding,
@@ -134,6 +136,10 @@ fn check_run(bytes: &[u8], block_at: usize, run: &Run, flaws: &mut Vec<Flaw>) {
         let bits = wrong.first().map_or(0, |&index| raw[index] ^ wanted[index]);
         let bit = (wrong.len() == 1 && bits.is_power_of_two()).then(|| bits.trailing_zeros() as u8);
         flaws.push(Flaw { range, bit, kind: FlawKind::EntryCopy(run.entry) });
+    }
+    if run.entry.kind == EntryKind::Lost {
+        let kind = FlawKind::Lost(run.entry);
+        flaws.push(Flaw { range: at..at + entry::BYTES, bit: None, kind });
     }
     let payload = block_at + run.payload().start..block_at + run.payload().end;
     if run.entry.verifies(&bytes[payload.clone()]) {
@@ -254,6 +260,29 @@ mod tests {
             assert_eq!(found[0].range, byte..byte + 1, "byte {byte}: {found:?}");
             assert!(found[0].bit == Some(bit) || found[0].kind == FlawKind::Padding, "byte {byte}");
         }
+    }
+
+    #[test]
+    fn what_a_rewrite_lost_is_told() {
+        let id = PartitionId { topic: TopicId::new(7), partition: 3 };
+        let lost = Entry { last_offset: 9, ..Entry::control(EntryKind::Lost, id, 5) };
+        let mut bytes = vec![0; block::length_of(1, 0)];
+        let mut writer = block::BlockWriter::new(&mut bytes, 1000, 1);
+        writer.run(lost, |_, _| ());
+        let checksum = writer.finish(LaneId(0), 1, 0);
+        let header = FrameHeader {
+            kind: FrameKind::Sorted,
+            address: Address::default(),
+            length: 0,
+            previous: 0,
+            start: 1,
+            durable: Address::default(),
+            parts: Vec::new(),
+            checksum: 0,
+        };
+        let mut flaws = Vec::new();
+        check_block(&bytes, &header, 0..bytes.len(), checksum, &mut flaws);
+        assert!(matches!(&flaws[..], [Flaw { kind: FlawKind::Lost(entry), .. }] if entry.last_offset == 9));
     }
 
     #[test]

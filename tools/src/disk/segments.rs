@@ -173,13 +173,19 @@ impl Check<'_, '_, '_> {
             FlawKind::Run(entry) => {
                 format!("{} cannot be read: never served, everything else is", self.entry(entry))
             }
+            FlawKind::Lost(entry) => {
+                format!(
+                    "{} was found when this file was written: never served, everything else is",
+                    self.entry(entry)
+                )
+            }
             FlawKind::Part(FrameKind::Footer) => {
                 "the index of this segment is damaged; the broker rebuilds it by scanning".into()
             }
             FlawKind::Part(_) => "a mark, which holds no records, is damaged".into(),
         };
         let is_accepted = match &flaw.kind {
-            FlawKind::Run(entry) => self.is_accepted(entry),
+            FlawKind::Run(entry) | FlawKind::Lost(entry) => self.is_accepted(entry),
             // In the part of the log that a start replays: its frames stay as they are.
             _ => self.is_frame_accepted(header.address),
         };
