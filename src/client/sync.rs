@@ -111,8 +111,8 @@ impl Waiters {
     }
 }
 
-/// A sender that waits for memory is woken once this part of all is free: woken for each small batch, it would
-/// run for one record, and the switch of threads costs more than the record.
+/// A sender that waits for memory is woken once this part of all is free: woken for each small batch, it
+/// would run for one record, and the switch of threads costs more than the record.
 const RESUME_PART: usize = 32;
 
 /// Memory of a producer: records reserve it before they are kept, batches give it back when their

@@ -10,9 +10,9 @@ use crate::wire::{Fetch, FetchHandle, Request};
 
 /// Fetches under way on one link.
 const FETCHES_MAX: usize = 8;
-/// With more partitions, fetches wait while any are being opened. Those that go into one fetch go into the next one
-/// together, too, and the broker reads in one piece what belongs to many of them. A few have large runs each, and
-/// several fetches under way are worth more.
+/// With more partitions, fetches wait while any are being opened. Those that go into one fetch go into the
+/// next one together, too, and the broker reads in one piece what belongs to many of them. A few have large
+/// runs each, and several fetches under way are worth more.
 const FEW_PARTITIONS: usize = 64;
 /// Partitions in one fetch.
 const HANDLES_MAX: usize = 1000;

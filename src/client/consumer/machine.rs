@@ -388,7 +388,8 @@ impl ConsumerMachine {
             (Binding::Closed, _) => self.open(now, key),
             (Binding::Open(target, handle), Phase::Resolve(wanted)) if !partition.busy => {
                 partition.busy = true;
-                // The end first: a record that is appended between two questions is in front of neither answer.
+                // The end first: a record that is appended between two questions is in front of neither
+                // answer.
                 let at = match wanted {
                     At::Timestamp(_) if partition.end.is_none() => At::Latest,
                     wanted => wanted,

@@ -62,7 +62,8 @@ pub struct ProducerMachine {
     pub(super) lingering: Turns,
     /// Partitions that wait until a link takes more.
     pub(super) crowded: BTreeMap<Target, Turns>,
-    /// Partitions whose open batch may still grow until more of those that a link has taken early is answered.
+    /// Partitions whose open batch may still grow until more of those that a link has taken early is
+    /// answered.
     pub(super) growing: BTreeMap<Target, Turns>,
     pub(super) id: Id,
     /// When a producer id may be asked for again.
@@ -200,8 +201,8 @@ impl ProducerMachine {
         self.dirty.pop()
     }
 
-    /// While nothing may linger: the next partition with an open batch. What keeps it from being sent is waited for,
-    /// and ends in an event.
+    /// While nothing may linger: the next partition with an open batch. What keeps it from being sent is
+    /// waited for, and ends in an event.
     fn next_lingering(&mut self) -> Option<usize> {
         if self.front.is_urgent() { self.lingering.pop() } else { None }
     }

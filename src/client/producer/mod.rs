@@ -26,7 +26,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::error::ProduceError;
-use super::session::Millis;
+use super::session::{Millis, millis};
 use super::sync::{Bell, Budget, Promise};
 use crate::base::{Map, lock};
 use crate::record::{BatchBuilder, Compression, HEADER_BYTES, Header, partition_for_key};
@@ -71,11 +71,11 @@ impl Default for ProducerOptions {
 
 impl ProducerOptions {
     fn linger_ms(&self) -> Millis {
-        self.linger.as_millis() as Millis
+        millis(self.linger)
     }
 
     fn delivery_timeout_ms(&self) -> Option<Millis> {
-        self.delivery_timeout.map(|timeout| timeout.as_millis() as Millis)
+        self.delivery_timeout.map(millis)
     }
 
     fn is_idempotent(&self) -> bool {
@@ -174,7 +174,8 @@ impl Drop for ProducerHandle {
 
 impl ProducerHandle {
     /// Sends a record; waits only for memory and, the first time, to learn about the topic.
-    /// Whatever goes wrong, the delivery tells. `clock` is asked after each wait: a batch is as old as its first record.
+    /// Whatever goes wrong, the delivery tells. `clock` is asked after each wait: a batch is as old as its
+    /// first record.
     pub async fn send(&self, clock: impl Fn() -> Times, topic: &str, record: Record) -> Delivery {
         let mut taken = Taken { front: &self.0, bytes: None };
         loop {

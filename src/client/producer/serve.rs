@@ -9,10 +9,10 @@ use crate::client::error::ProduceError;
 use crate::client::session::{Batch, Millis, Target, topic_id};
 use crate::wire::{Request, TopicRef};
 
-/// While so many batches that were sent before they were full wait for their answers on a link, the next ones stay
-/// open: the broker has enough to do, and what would wait there as many small batches becomes fewer larger ones here.
-/// Measured with keyed 1 KiB records over 10,000 partitions: 278, 287, 228 MB/s with 256, 1,024, 4,096; 177
-/// and 168 with a bound of bytes instead (a quarter of the memory).
+/// While so many batches that were sent before they were full wait for their answers on a link, the next ones
+/// stay open: the broker has enough to do, and what would wait there as many small batches becomes fewer
+/// larger ones here. Measured with keyed 1 KiB records over 10,000 partitions: 278, 287, 228 MB/s with 256,
+/// 1,024, 4,096; 177 and 168 with a bound of bytes instead (a quarter of the memory).
 pub(super) const EARLY_MAX: usize = 512;
 
 #[derive(PartialEq)]
@@ -42,7 +42,8 @@ impl ProducerMachine {
             let opened = opened.map(|opened| opened + timeout);
             partition.deadline(timeout).into_iter().chain(opened).min()
         });
-        // One that comes too early finds nothing to do, once in a timeout; moved for each batch, it would cost more.
+        // One that comes too early finds nothing to do, once in a timeout; moved for each batch, it would
+        // cost more.
         if let Some(at) = expiry
             && partition.expiry.is_none_or(|before| at < before)
         {
@@ -53,7 +54,8 @@ impl ProducerMachine {
         }
     }
 
-    /// The work of `serve`; answers when the open batch was opened, and when to look again if nothing happens before.
+    /// The work of `serve`; answers when the open batch was opened, and when to look again if nothing happens
+    /// before.
     fn advance(&mut self, now: Millis, index: usize) -> (Option<Millis>, Option<Millis>) {
         let options = &self.front.options;
         let partition = &mut self.partitions[index];

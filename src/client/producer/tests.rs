@@ -108,6 +108,15 @@ fn lingering_ends_in_time() {
     assert!((50..70).contains(&(world.now - sent)), "after {} ms", world.now - sent);
 }
 
+#[test]
+fn a_timeout_without_end_never_passes() {
+    let options = ProducerOptions { delivery_timeout: Some(Duration::MAX), ..options() };
+    let (handle, mut world) = fixture(options, broker(1), 1);
+    wait_for_topic(&handle, &mut world);
+    let delivery = send(&handle, &mut world, record("patient"));
+    wait(&mut world, &delivery).expect("acknowledged");
+}
+
 fn wait_for_topic(handle: &ProducerHandle, world: &mut World<ProducerMachine>) {
     let delivery = send(handle, world, record("first"));
     wait(world, &delivery).expect("acknowledged");

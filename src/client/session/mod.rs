@@ -18,7 +18,7 @@ use crate::wire::{self, Header, Hello, MetadataQuery, Op, Reply, Request, TopicR
 
 use link::{Link, State};
 pub use routes::{Route, Routes};
-pub use seam::{Action, Event, LinkId, Machine, Millis, Settings, Target};
+pub use seam::{Action, Event, LinkId, Machine, Millis, Settings, Target, millis};
 
 /// What a session tells its machine.
 #[derive(Debug)]
@@ -383,7 +383,18 @@ impl<T> Session<T> {
         if self.routing || !self.routes.is_due(now) || !self.ensure(now, Target::Any) {
             return;
         }
-        let topics = self.routes.take_wanted();
+        let (topics, too_long) = self.routes.take_wanted().into_iter().partition::<Vec<_>, _>(|topic| {
+            // What the wire has room for; topic names are shorter by far.
+            topic.len() <= usize::from(u16::MAX)
+        });
+        if !too_long.is_empty() {
+            let failure = Failure::new(ErrorCode::InvalidTopic, "a topic name has at most 249 characters");
+            self.routes.refuse(now, &too_long, &failure);
+            self.news.push_back(News::Routed { topics: too_long });
+        }
+        if topics.is_empty() {
+            return;
+        }
         let refs = topics.iter().map(|topic| TopicRef::Name(topic.clone())).collect();
         let query = Request::Metadata(MetadataQuery { topics: Some(refs), configs: true });
         self.routing = true;

@@ -2,12 +2,20 @@
 //!
 //! Floor 5; values, and the trait of a machine.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use crate::wire::Header;
 
 /// Milliseconds of a clock that only grows.
 pub type Millis = u64;
+
+/// A span that can be added to any moment.
+pub fn millis(span: Duration) -> Millis {
+    const LONGEST: Millis = Millis::MAX / 4;
+    Millis::try_from(span.as_millis()).map_or(LONGEST, |millis| millis.min(LONGEST))
+}
 
 /// Names one connection attempt; never used twice by a machine.
 pub type LinkId = u64;

@@ -18,7 +18,7 @@ use super::admin::Admin;
 use super::consumer::{ConsumedBatch, ConsumerHandle, ConsumerOptions, ConsumerRecord, Position};
 use super::error::{ClientError, ConsumeError};
 use super::producer::{Delivery, ProducerHandle, ProducerOptions, Record};
-use super::session::{Millis, Settings};
+use super::session::{Settings, millis};
 use crate::model::Offset;
 use clock::Clock;
 
@@ -214,10 +214,6 @@ impl Consumer {
     pub fn close(&self) {
         self.handle.close();
     }
-}
-
-fn millis(duration: Duration) -> Millis {
-    duration.as_millis() as Millis
 }
 
 /// Differs between clients, so that they do not all retry at once.
