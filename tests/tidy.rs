@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 const LINES_MAX: usize = 500;
 const FUNCTION_LINES_MAX: usize = 70;
+const WIDTH_MAX: usize = 110;
 /// Twelve say what a file is for; the head of a public module may hold an example as well.
 const HEADER_LINES_MAX: usize = 40;
 
@@ -319,9 +320,16 @@ fn imports_point_down() {
 }
 
 #[test]
-fn files_and_functions_are_short() {
+fn files_functions_and_comments_are_short() {
     let mut verdict = Verdict::default();
     for source in sources() {
+        for (number, line) in (1..).zip(source.text.lines()) {
+            // rustfmt sees to the width of code, and leaves comments alone.
+            if line.trim_start().starts_with("//") && line.chars().count() > WIDTH_MAX {
+                let text = format!("{}:{number}: a comment is wider than {WIDTH_MAX}", source.path);
+                verdict.found("width", &source.path, text);
+            }
+        }
         let lines = source.text.lines().count();
         if lines > LINES_MAX {
             verdict.found(
@@ -347,7 +355,7 @@ fn files_and_functions_are_short() {
             }
         }
     }
-    verdict.end(&["file", "function"]);
+    verdict.end(&["file", "function", "width"]);
 }
 
 #[test]

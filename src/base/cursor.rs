@@ -1,5 +1,4 @@
-//! A bounded reader over untrusted bytes, little-endian (our own formats) and big-endian
-//! (Kafka's record batches), and the matching writers over a `Vec<u8>`.
+//! A bounded reader over untrusted bytes, little-endian as our own formats are, and writers over a `Vec<u8>`.
 //!
 //! Floor 0. A `Reader` never panics and never allocates; it answers a `DecodeError` that names
 //! what was being read and where.
@@ -21,13 +20,10 @@ pub struct Reader<'a> {
 }
 
 macro_rules! readers {
-    ($($name:ident $name_be:ident $type:ty;)*) => {
+    ($($name:ident)*) => {
         $(
-            pub fn $name(&mut self, what: &'static str) -> Result<$type, DecodeError> {
-                Ok(<$type>::from_le_bytes(self.array(what)?))
-            }
-            pub fn $name_be(&mut self, what: &'static str) -> Result<$type, DecodeError> {
-                Ok(<$type>::from_be_bytes(self.array(what)?))
+            pub fn $name(&mut self, what: &'static str) -> Result<$name, DecodeError> {
+                Ok(<$name>::from_le_bytes(self.array(what)?))
             }
         )*
     };
@@ -69,17 +65,7 @@ impl<'a> Reader<'a> {
         Ok(array)
     }
 
-    readers! {
-        u8 u8_be u8;
-        i8 i8_be i8;
-        u16 u16_be u16;
-        i16 i16_be i16;
-        u32 u32_be u32;
-        i32 i32_be i32;
-        u64 u64_be u64;
-        i64 i64_be i64;
-        u128 u128_be u128;
-    }
+    readers! { u8 i8 u16 i16 u32 i32 u64 i64 u128 }
 
     /// A count of elements of at least `bytes_each` that must still fit in the input, so that a
     /// `Vec::with_capacity` of it is bounded by the input's length.
@@ -97,30 +83,6 @@ impl<'a> Reader<'a> {
         let error = self.error(what);
         let length = self.u16(what)? as usize;
         std::str::from_utf8(self.bytes(length, what)?).map_err(|_| error)
-    }
-
-    /// Kafka's zigzag varint of at most 32 bits (as in protobuf's sint32).
-    pub fn varint(&mut self, what: &'static str) -> Result<i32, DecodeError> {
-        let error = self.error(what);
-        let value = self.varlong(what)?;
-        i32::try_from(value).map_err(|_| error)
-    }
-
-    /// Kafka's zigzag varint of at most 64 bits.
-    pub fn varlong(&mut self, what: &'static str) -> Result<i64, DecodeError> {
-        let error = self.error(what);
-        let mut raw = 0u64;
-        for shift in (0..64).step_by(7) {
-            let byte = self.u8(what)?;
-            if shift == 63 && byte > 1 {
-                return Err(error);
-            }
-            raw |= u64::from(byte & 0x7f) << shift;
-            if byte & 0x80 == 0 {
-                return Ok((raw >> 1) as i64 ^ -((raw & 1) as i64));
-            }
-        }
-        Err(error)
     }
 
     /// Asserts that nothing is left.
@@ -149,17 +111,6 @@ pub fn put_text(out: &mut Vec<u8>, text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn varlong_round_trips_at_the_edges() {
-        for value in [0, -1, 1, 63, -64, 64, i64::MAX, i64::MIN, i64::from(i32::MIN)] {
-            let mut out = Vec::new();
-            put_varlong(&mut out, value);
-            let mut reader = Reader::new(&out);
-            assert_eq!(reader.varlong("value"), Ok(value));
-            assert_eq!(reader.remaining(), 0);
-        }
-    }
 
     #[test]
     fn counts_are_bounded_by_the_input() {

@@ -340,7 +340,6 @@ impl Journal {
             self.zero_ahead(&segment, end.byte);
         }
         let file = segment.file.clone();
-        self.flushes.set(self.flushes.get() + 1);
         let journal = Rc::downgrade(self);
         if self.rt.mutated("ack-before-durable") {
             self.completed(end, Ok(()));

@@ -4,8 +4,8 @@
 //! Floor 3. Owner: recovery. Pure. Without it one bit of the last acknowledged frame, in the few
 //! milliseconds before a mark proves it whole, would be cut as a torn tail. A checksum of 32 bits
 //! is not evidence enough by itself: a torn frame of 1 MiB looks, once in 500 times, as if one of its
-//! eight million bits had flipped. What a write missed reads as zeros, for segments are new files: a frame with
-//! a sector of zeros is taken for torn.
+//! eight million bits had flipped. What a write missed reads as zeros, for segments are new files: a frame
+//! with a sector of zeros is taken for torn.
 
 use crate::base::crc;
 use crate::format::frame::{FrameHeader, FrameKind};

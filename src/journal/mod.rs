@@ -54,7 +54,8 @@ pub const SEGMENT_BYTES: u64 = 256 << 20;
 /// Smallest segment that the formats allow (the simulator's).
 pub const SEGMENT_BYTES_MIN: u64 = 64 << 10;
 
-/// Whether an error says that the disk, or a quota, is full; or that no file can be opened for now, which passes as well.
+/// Whether an error says that the disk, or a quota, is full; or that no file can be opened for now, which
+/// passes as well.
 pub fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
         || is_out_of_descriptors(error)
@@ -96,7 +97,6 @@ pub struct Journal {
     index_bytes_max: usize,
     index_clock: Cell<u64>,
     has_reserve: Cell<bool>,
-    pub flushes: Cell<u64>,
 }
 
 impl Journal {

@@ -19,7 +19,7 @@ use crate::format::manifest::{Manifest, Record, Role};
 use crate::model::JournalId;
 use crate::rt::local::Event;
 use crate::rt::{Access, File, Folder, Level, Rt};
-use crate::twinlog::TwinLog;
+use crate::twinlog::{Damage, TwinLog};
 
 const MANIFEST: &str = "manifest";
 /// Room for some thousand segments between two snapshots.
@@ -85,7 +85,7 @@ impl Journal {
             checkpoint_next: 1,
             number_next: 0,
             accepts_loss: loss == Loss::Accept,
-            warnings: repaired.iter().map(|damage| format!("repaired {damage:?}")).collect(),
+            warnings: repaired.iter().map(Damage::to_string).collect(),
         };
         for bytes in &records {
             let applied = Record::decode(bytes).and_then(|record| opening.manifest.apply(&record));
@@ -287,6 +287,5 @@ fn assemble(opening: Opening, budget: Budget, start: u32, recovery: &mut Recover
         index_bytes_max: budget.index_bytes,
         index_clock: Cell::new(0),
         has_reserve: Cell::new(recovery.has_reserve),
-        flushes: Cell::new(0),
     })
 }

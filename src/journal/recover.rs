@@ -54,8 +54,6 @@ pub struct Damage {
 pub struct Recovery {
     pub damages: Vec<Damage>,
     pub warnings: Vec<String>,
-    pub frames: u64,
-    pub bytes: u64,
     pub used_older_checkpoint: bool,
     /// Where the next frame goes, and the checksum of the one before.
     pub(super) head: (Rc<Segment>, u32),
@@ -74,8 +72,6 @@ struct Walk<'a> {
     /// An operator accepts whatever is lost.
     accepts: bool,
     is_accepted: bool,
-    frames: u64,
-    bytes: u64,
     damages: Vec<Damage>,
     unsealed: Vec<(Rc<Segment>, Address)>,
     unproven: Unproven,
@@ -101,8 +97,6 @@ pub(super) async fn walk(
         start: 0,
         accepts: opening.accepts_loss,
         is_accepted: opening.accepts_loss,
-        frames: 0,
-        bytes: 0,
         damages: Vec::new(),
         unsealed: Vec::new(),
         unproven: Unproven::default(),
@@ -113,7 +107,7 @@ pub(super) async fn walk(
         while walk.at < walk.segments.len() && walk.step(&mut scanner).await? {}
     }
     walk.flush().await?;
-    let Walk { at, byte, chain, frames, bytes, damages, unsealed, segments, .. } = walk;
+    let Walk { at, byte, chain, damages, unsealed, segments, .. } = walk;
     segments[..at].iter().for_each(seal_in_memory);
     let head = match segments.get(at) {
         Some(segment) => (segment.clone(), byte),
@@ -123,8 +117,6 @@ pub(super) async fn walk(
     Ok(Recovery {
         damages,
         warnings: Vec::new(),
-        frames,
-        bytes,
         used_older_checkpoint: false,
         head,
         chain,
@@ -196,8 +188,6 @@ impl Walk<'_> {
     }
 
     fn take(&mut self, header: &FrameHeader, bytes: &[u8]) {
-        self.frames += 1;
-        self.bytes += u64::from(header.length);
         match header.kind {
             FrameKind::Block => {
                 for block in scan::blocks(header, bytes).unwrap_or_default() {

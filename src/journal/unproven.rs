@@ -1,9 +1,10 @@
 //! The frames at the end of the log of which no later one says that they are durable: they are written
 //! again before anything relies on them.
 //!
-//! Floor 3. Owner: recovery. A flush is not enough: after one that failed the next one succeeds and does nothing (the error is
-//! reported once; Rebello et al., "Can applications recover from fsync failures?", ATC 2020), so a frame can be read back that the next
-//! power cut takes. Writing the same bytes again tears nothing.
+//! Floor 3. Owner: recovery. A flush is not enough: after one that failed the next one succeeds and does
+//! nothing (the error is reported once; Rebello et al., "Can applications recover from fsync failures?", ATC
+//! 2020), so a frame can be read back that the next power cut takes. Writing the same bytes again tears
+//! nothing.
 
 use std::collections::VecDeque;
 use std::io;

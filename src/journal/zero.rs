@@ -3,10 +3,10 @@
 //!
 //! Floor 3. Owner: the journal. Measured (ext4 on virtio, 6.18, two cores), durable 4 KiB appends a second:
 //! 3274 into blocks that were allocated but never written, 5489 over zeroed ones. Large frames do not
-//! gain by it, and it would write everything twice; so only small ones ask for it, once a few have followed each
-//! other (one now and then among large ones had 3 % of the disk's writes be zeros), and not while large ones are on
-//! their way, which would have to wait for the zeros. Invariants: no frame
-//! is written where zeros are still under way, and a segment is not sealed before its zeros have ended.
+//! gain by it, and it would write everything twice; so only small ones ask for it, once a few have followed
+//! each other (one now and then among large ones had 3 % of the disk's writes be zeros), and not while large
+//! ones are on their way, which would have to wait for the zeros. Invariants: no frame is written where zeros
+//! are still under way, and a segment is not sealed before its zeros have ended.
 
 use std::ops::Range;
 use std::rc::Rc;

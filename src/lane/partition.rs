@@ -272,7 +272,9 @@ impl PartitionLog {
             waiting.staged.reserve_exact(1);
         }
         waiting.staged.push_back(staged);
-        waiting.staged.len() == 1
+        let is_ready = waiting.staged.len() == 1;
+        self.check();
+        is_ready
     }
 
     /// Waits with the batch that [`Admission::Pending`] named.
@@ -306,6 +308,7 @@ impl PartitionLog {
         }
         waiting.staged_bytes -= bytes;
         self.relax();
+        self.check();
         taken
     }
 
@@ -317,6 +320,7 @@ impl PartitionLog {
             waiting.staged_bytes += staged.batch.len();
             waiting.staged.push_front(staged);
         }
+        self.check();
         had_others
     }
 
@@ -349,8 +353,8 @@ impl PartitionLog {
         self.epochs.last().map_or(0, |last| last.epoch)
     }
 
-    /// Counts a run that was composed, or replays one above the checkpoint. `payload` is `None` if its bytes do not verify: then its
-    /// offsets count, and its producers are those that each intact batch names.
+    /// Counts a run that was composed, or replays one above the checkpoint. `payload` is `None` if its bytes
+    /// do not verify: then its offsets count, and its producers are those that each intact batch names.
     pub fn replay(&mut self, entry: &Entry, payload: Option<&[u8]>, uptime_ms: u64) {
         if entry.last_position < self.included {
             return;
@@ -395,7 +399,11 @@ impl PartitionLog {
         Failure::new(ErrorCode::OffsetOutOfRange, text)
     }
 
+    /// What always holds; checked where tests and simulations run.
     pub fn check(&self) {
+        if !cfg!(any(debug_assertions, feature = "sim")) {
+            return;
+        }
         assert!(self.log_start <= self.next_offset && self.visible_end <= self.next_offset);
         let staged = self.waiting.iter().flat_map(|waiting| &waiting.staged);
         assert_eq!(self.staged_bytes(), staged.map(|staged| staged.batch.len()).sum::<usize>());

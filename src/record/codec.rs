@@ -39,10 +39,6 @@ impl Compression {
         ["none", "gzip", "snappy", "lz4", "zstd"][self as usize]
     }
 
-    pub fn from_name(name: &str) -> Option<Compression> {
-        Self::ALL.into_iter().find(|codec| codec.name() == name)
-    }
-
     /// Whether this version reads and writes it. (The broker stores all of them unread.)
     pub fn is_implemented(self) -> bool {
         !matches!(self, Compression::Gzip | Compression::Snappy)

@@ -29,5 +29,5 @@ pub use layout::{HEADER_BYTES, RECORD_BYTES_MIN};
 pub use partition::{murmur2, partition_for_key};
 pub use records::{Headers, Record, Records, first_at_or_after, first_with_max_timestamp, payload};
 pub use stamp::{append_crc, set_log_append_time, set_max_timestamp, set_producer, stamp};
-pub use validate::{BatchInfo, Limits, Validation, validate};
+pub use validate::{BatchInfo, Limits, validate};
 pub use view::{BatchView, Batches, ProducerStamp, batches};

@@ -3,6 +3,7 @@
 //! Floor 1. The golden batches come from kafka-python 3.0.12 (`DefaultRecordBatchBuilder`).
 
 use super::layout::*;
+use super::validate::Validation;
 use super::*;
 use crate::base::crc;
 use crate::model::ErrorCode;

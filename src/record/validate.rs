@@ -2,8 +2,8 @@
 //! (`LogValidator`, `UnifiedLog.analyzeAndValidateRecords`), except that compressed batches are
 //! trusted inside: their CRC and header are checked, their records are not decompressed.
 //!
-//! Floor 1. One pass: the CRC of a stretch and the walk of its records while it is in the cache.
-//! [`Validation`] does that stretch by stretch, so that a large batch does not hold its shard.
+//! Floor 1. One pass, stretch by stretch: the CRC of a stretch and the walk of its records while it is in the
+//! cache. Nothing else of the shard runs meanwhile.
 
 use super::codec::Compression;
 use super::layout::*;
@@ -60,7 +60,7 @@ fn refuse<T>(code: ErrorCode, text: impl Into<String>) -> Result<T, Failure> {
 
 /// A check in progress. The header was judged at the start; the bytes follow in stretches.
 #[derive(Clone, Debug)]
-pub struct Validation {
+pub(super) struct Validation {
     info: BatchInfo,
     base_timestamp: i64,
     timestamp_min: i64,

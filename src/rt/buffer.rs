@@ -1,5 +1,5 @@
-//! Buffers for direct I/O: 4 KiB-aligned, pooled per executor by their number of 4 KiB pages. Glommio writes a
-//! buffer whole, and cannot make one longer: an idle one that is a little too large is cut for good.
+//! Buffers for direct I/O: 4 KiB-aligned, pooled per executor by their number of 4 KiB pages. Glommio writes
+//! a buffer whole, and cannot make one longer: an idle one that is a little too large is cut for good.
 //!
 //! Floor 1. Owner: shard. A `BufMut` has one owner; once frozen, nobody writes to it again, so the
 //! kernel may read it while others do. The memory goes back to the pool with the last `Buf`.
@@ -15,9 +15,9 @@ use crate::base::align::{BLOCK_BYTES, align_up};
 
 /// Larger buffers are not pooled: a large frame of the journal with its headers is.
 const POOLED_BYTES_MAX: usize = (1 << 20) + (64 << 10);
-/// An idle buffer is cut by this part at most for one use, and given up once less than half of it is left. Taken
-/// only for its exact size, most frames of a bulk load had new memory: page faults and zeroing were a fifth of a shard's
-/// CPU time.
+/// An idle buffer is cut by this part at most for one use, and given up once less than half of it is left.
+/// Taken only for its exact size, most frames of a bulk load had new memory: page faults and zeroing were a
+/// fifth of a shard's CPU time.
 const CUT_PART: usize = 8;
 const CUT_MAX: usize = 2;
 /// Idle memory that one executor's pool keeps.
@@ -218,7 +218,8 @@ impl Drop for Frozen {
     fn drop(&mut self) {
         let memory = std::mem::replace(&mut self.memory, Memory::Read(ReadResult::default()));
         if let Memory::Pooled { buffer, allocated, pool } = memory {
-            // A write still in flight (its task was dropped) keeps the memory: then it is freed later, not reused.
+            // A write still in flight (its task was dropped) keeps the memory: then it is freed later, not
+            // reused.
             if let Ok(buffer) = Rc::try_unwrap(buffer) {
                 pool.give(buffer, allocated);
             }

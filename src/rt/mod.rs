@@ -96,8 +96,8 @@ impl World {
         }
     }
 
-    /// Fails with `AddrInUse` if any process listens on `address`, or has a claim to it: listeners of this module
-    /// share a port (SO_REUSEPORT), so `Rt::listen` would not notice another broker of the same user.
+    /// Fails with `AddrInUse` if any process listens on `address`, or has a claim to it: listeners of this
+    /// module share a port (SO_REUSEPORT), so `Rt::listen` would not notice another broker of the same user.
     pub fn check_port(&self, address: SocketAddr) -> io::Result<PortClaim> {
         match &self.0 {
             WorldKind::Real(_) => real::check_port(address).map(|claim| PortClaim { _held: Some(claim) }),
@@ -169,13 +169,6 @@ pub struct Stalls {
     pub p99_us: u64,
     pub p99_99_us: u64,
     pub max_us: u64,
-}
-
-/// CPU time and memory of this process.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Usage {
-    pub cpu_ns: u64,
-    pub resident_bytes: u64,
 }
 
 /// How much a log line matters.
@@ -317,10 +310,6 @@ impl Rt {
     /// a step takes no time.
     pub fn stalls(&self) -> Stalls {
         dispatch!(self, rt => rt.stalls())
-    }
-
-    pub fn usage(&self) -> Usage {
-        dispatch!(self, rt => rt.usage())
     }
 
     /// Names a point of a procedure of several steps, such as "seal.footer_written": nothing in the

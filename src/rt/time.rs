@@ -1,4 +1,5 @@
-//! A point of monotonic time, in nanoseconds. Real: since the machine booted. Simulated: since the schedule began.
+//! A point of monotonic time, in nanoseconds. Real: since the machine booted. Simulated: since the schedule
+//! began.
 //!
 //! Floor 1. Owner: whoever holds it; a plain value. Only differences mean anything.
 

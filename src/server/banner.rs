@@ -86,7 +86,6 @@ mod tests {
             topics: 0,
             partitions: 0,
             recovered: Vec::new(),
-            repaired: Vec::new(),
         }
     }
 

@@ -52,8 +52,6 @@ pub struct Started {
     pub partitions: usize,
     /// By shard, in the order in which they were ready.
     pub recovered: Vec<Recovered>,
-    /// Damaged copies of metadata that were repaired.
-    pub repaired: Vec<String>,
 }
 
 /// A broker that runs as tasks of the calling executor and on executors of its own.
@@ -153,7 +151,6 @@ struct Opened {
     shards: u32,
     segment_bytes: u64,
     memory_bytes: u64,
-    repaired: Vec<String>,
     _lock: Lock,
 }
 
@@ -190,7 +187,6 @@ async fn open(
         shards,
         segment_bytes: segment_bytes(config, journals.max(before) as u64, space),
         memory_bytes: config.memory_bytes.unwrap_or(world.memory() / 2),
-        repaired,
         _lock: lock,
     };
     let defaults = (config.topic_defaults.clone(), config.partitions_default);
@@ -371,7 +367,7 @@ fn shard_plan(opened: &Opened, control: &Control, index: u32) -> ShardPlan {
         memory_bytes: opened.memory_bytes / u64::from(opened.shards),
         peers: control.shards.clone(),
         settings: Settings {
-            segment_bytes: Some(opened.segment_bytes),
+            segment_bytes: opened.segment_bytes,
             topic_defaults: opened.config.topic_defaults.clone(),
             frame_bytes_max: opened.config.frame_bytes_max,
             retention_check_ms: opened.config.retention_check_ms,
@@ -393,6 +389,5 @@ fn started(control: &Control, opened: &Opened, recovered: Vec<Recovered>) -> Sta
         topics: image.topic_count(),
         partitions: image.partition_count(),
         recovered,
-        repaired: opened.repaired.clone(),
     }
 }

@@ -137,10 +137,7 @@ impl Control {
                 self.ending.get_or_insert(Ok(()));
             }
             // Each is waited for where it is asked for; these come from a shard that is ending.
-            ToControl::Ready { .. }
-            | ToControl::Applied { .. }
-            | ToControl::Listening { .. }
-            | ToControl::Stopped { .. } => {}
+            ToControl::Ready { .. } | ToControl::Applied { .. } | ToControl::Listening { .. } => {}
         }
     }
 

@@ -9,7 +9,7 @@ use std::path::Path;
 use super::error::{self, StartError};
 use crate::coordinator::{Image, LOG_IDENTITY, LOG_NAME, Record, RecordError};
 use crate::rt::{Folder, Level, Rt};
-use crate::twinlog::{OpenError, TwinLog, Unusable};
+use crate::twinlog::{Damage, OpenError, TwinLog, Unusable};
 
 /// Size of each of the two files at first; they grow with the metadata.
 const BYTES: u64 = 4 << 20;
@@ -32,13 +32,7 @@ pub(super) async fn open(rt: &Rt, data: &Folder, journal_folders: usize) -> Resu
     match TwinLog::open(rt, &folder, LOG_NAME, LOG_IDENTITY).await {
         Ok((log, raw, damages)) => {
             let image = restore(&path, &raw)?;
-            let text = |damage: &crate::twinlog::Damage| {
-                format!(
-                    "{} byte {}: a copy of {} was damaged and repaired",
-                    damage.file, damage.position, damage.what
-                )
-            };
-            Ok(Metadata { log, image, repaired: damages.iter().map(text).collect() })
+            Ok(Metadata { log, image, repaired: damages.iter().map(Damage::to_string).collect() })
         }
         Err(OpenError::Unusable(unusable)) if journal_folders == 0 && never_complete(&unusable) => {
             let space = folder.space().await.map_err(failed)?;

@@ -55,8 +55,8 @@ impl ControlRun {
         ControlRun { idle_before_ms, ..ControlRun::of(log, EntryKind::Forget, 0, payload, durable) }
     }
 
-    /// A producer may have come back while the run waited for its frame: its last batch precedes this run then, and a
-    /// retry of that batch must find it. False if nothing is left to be written.
+    /// A producer may have come back while the run waited for its frame: its last batch precedes this run
+    /// then, and a retry of that batch must find it. False if nothing is left to be written.
     pub fn is_due(&mut self) -> bool {
         if self.entry.kind != EntryKind::Forget {
             return true;

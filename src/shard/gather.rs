@@ -392,10 +392,10 @@ fn following(runs: &[RunRef], end: Offset, bytes_max: usize) -> VecDeque<RunRef>
     out
 }
 
-/// The runs to read next, in the order of the journal. First one run of each, in the order in which partitions
-/// were asked for, so that none waits for the backlog of others; of small runs on the disk, which cost a request
-/// each, only for a part of the room. The rest goes by place, the lowest first: partitions that stay
-/// together are read together.
+/// The runs to read next, in the order of the journal. First one run of each, in the order in which
+/// partitions were asked for, so that none waits for the backlog of others; of small runs on the disk, which
+/// cost a request each, only for a part of the room. The rest goes by place, the lowest first: partitions
+/// that stay together are read together.
 fn plan(readings: &mut [Reading], room: &Room) -> Vec<Item> {
     let mut plan = Plan { items: Vec::new(), bytes: 0, room };
     let mut planned = vec![0; readings.len()];

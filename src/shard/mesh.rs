@@ -41,8 +41,8 @@ pub struct JournalPlan {
 /// Plain values from the configuration.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Size of new segments; `None`: chosen by the size of the filesystem.
-    pub segment_bytes: Option<u64>,
+    /// Size of new segments.
+    pub segment_bytes: u64,
     pub topic_defaults: TopicConfig,
     /// Largest frame that a client may send or be sent.
     pub frame_bytes_max: u32,
@@ -94,9 +94,6 @@ pub enum ToControl {
         shard: u32,
         topic: TopicId,
     },
-    Stopped {
-        shard: u32,
-    },
     /// From outside: stop the broker.
     Stop,
 }
@@ -104,8 +101,7 @@ pub enum ToControl {
 /// What recovery found, for the start banner.
 #[derive(Clone, Debug, Default)]
 pub struct Recovered {
-    pub partitions: u64,
-    pub segments: u64,
+    /// What the journals take on disk.
     pub bytes: u64,
     pub took_ms: u64,
     /// Largest batch that each of the journals takes; `None` without journals.

@@ -126,7 +126,6 @@ pub async fn run(
         }
     }
     shard.stop().await;
-    control.send(ToControl::Stopped { shard: index });
 }
 
 impl Shard {

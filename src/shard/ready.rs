@@ -1,8 +1,8 @@
 //! Partitions with something to write, and whose turn it is.
 //!
-//! Floor 5. Owner: a drive. Turns go round in order of arrival. A partition that writes little beside one that writes
-//! much (a sparse flow, as in FQ-CoDel, RFC 8290) comes first: a record alone does not wait for a round of
-//! megabytes.
+//! Floor 5. Owner: a drive. Turns go round in order of arrival. A partition that writes little beside one
+//! that writes much (a sparse flow, as in FQ-CoDel, RFC 8290) comes first: a record alone does not wait for a
+//! round of megabytes.
 
 use std::collections::VecDeque;
 

@@ -61,8 +61,8 @@ impl ClockGuard {
         Seen { wall_ms: rt.wall_ms(), boot_id: rt.boot_id(), uptime_ms: rt.uptime_ms() }
     }
 
-    /// Clocks that an earlier broker wrote down in one of its journals. Within one boot they bind; whether they are of
-    /// this one. Of several the one that has records youngest: rather a pause than a loss.
+    /// Clocks that an earlier broker wrote down in one of its journals. Within one boot they bind; whether
+    /// they are of this one. Of several the one that has records youngest: rather a pause than a loss.
     pub fn saw(&mut self, rt: &Rt, seen: Seen) -> bool {
         let binds = seen.boot_id == rt.boot_id();
         if binds && (!self.is_bound || seen.wall_at_boot() < self.anchor.get().wall_at_boot()) {
@@ -77,7 +77,8 @@ impl ClockGuard {
         Seen { wall_ms: self.now_ms(rt), ..ClockGuard::read(rt) }
     }
 
-    /// From the earlier to the later of the wall clock and what the uptime makes of it; the wall clock while both agree.
+    /// From the earlier to the later of the wall clock and what the uptime makes of it; the wall clock while
+    /// both agree.
     pub fn range_ms(&self, rt: &Rt) -> RangeInclusive<i64> {
         let (wall, now) = (rt.wall_ms(), self.now_ms(rt));
         wall.min(now)..=wall.max(now)
@@ -137,7 +138,8 @@ impl Shard {
 
     /// Raises log starts as the topics' retention asks. Yields between segments.
     pub(super) async fn retain(&self, drive: &Rc<Drive>) {
-        // Damage keeps a checkpoint from being written, and so the clocks of this boot: ages wait for the operator.
+        // Damage keeps a checkpoint from being written, and so the clocks of this boot: ages wait for the
+        // operator.
         let is_whole = drive.lanes.borrow().values().all(|lane| lane.offline.is_none());
         let by_time = (self.clock.agrees(&self.rt) && is_whole).then(|| self.clock.now_ms(&self.rt));
         let bounds = self.bounds(drive, by_time);
@@ -160,7 +162,8 @@ impl Shard {
                 None => {}
             }
         }
-        // What lies before an old record may lie in a segment without any: clients' timestamps go back and forth.
+        // What lies before an old record may lie in a segment without any: clients' timestamps go back and
+        // forth.
         if !open.is_empty() {
             let missing = |id: &PartitionId| open.contains(id) && !by_bytes(id);
             self.find(drive, &segments.fresh, missing, &mut found).await;

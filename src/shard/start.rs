@@ -23,8 +23,6 @@ use crate::rt::local::Event;
 use crate::rt::{Budget, Folder, Rt, mesh as channel};
 use crate::wire::Recycler;
 
-/// Segments are at most this share of the filesystem.
-const SEGMENT_SHARE: u64 = 64;
 /// Tail that consumers may lag behind without a read of the disk. More would only delay the day on
 /// which frames are written into memory that is already mapped: page faults were a tenth of the CPU.
 const TAIL_BYTES_MAX: usize = 512 << 20;
@@ -70,7 +68,6 @@ pub(super) async fn start(
             drive.noted_clock.wait().await;
         }
     }
-    recovered.partitions = shard.partitions.borrow().len() as u64;
     let bounds = shard.drives.iter().map(|drive| super::produce::batch_bytes_max(&drive.journal));
     recovered.batch_bytes_max = bounds.min().map(|bytes| u32::try_from(bytes).unwrap_or(u32::MAX));
     recovered.took_ms = rt.now().since(began).as_millis() as u64;
@@ -87,8 +84,7 @@ async fn open_one(
 ) -> Result<Opened, String> {
     let JournalPlan { id, lanes, create } = journal_plan;
     if *create {
-        let segment_bytes = segment_bytes(parent, plan).await?;
-        let made = Journal::create(rt, parent, *id, segment_bytes).await;
+        let made = Journal::create(rt, parent, *id, plan.settings.segment_bytes).await;
         made.map_err(|error| format!("journal {id} cannot be made: {error}"))?;
     }
     let budget = journal::Budget {
@@ -100,7 +96,6 @@ async fn open_one(
         .await
         .map_err(|error| error.to_string())?;
     report(rt, *id, &recovery, recovered);
-    recovered.segments += journal.segments().len() as u64;
     recovered.bytes += journal.disk_bytes();
     rebuild.finish();
     let knows_clock = rebuild.clock.is_some_and(|seen| clock.saw(rt, seen));
@@ -131,16 +126,6 @@ async fn open_one(
     let drive = Drive::new(rt, journal, rebuild.lanes, dropped, rebuild.uptime_ms);
     drive.knows_clock.set(knows_clock);
     Ok(Opened { drive, partitions, lanes: lanes.clone() })
-}
-
-async fn segment_bytes(parent: &Folder, plan: &ShardPlan) -> Result<u64, String> {
-    if let Some(bytes) = plan.settings.segment_bytes {
-        return Ok(bytes);
-    }
-    let space =
-        parent.space().await.map_err(|error| format!("the filesystem cannot be measured: {error}"))?;
-    let share = (space.total / SEGMENT_SHARE) >> 20 << 20;
-    Ok(share.clamp(1 << 20, journal::SEGMENT_BYTES))
 }
 
 fn report(rt: &Rt, id: JournalId, recovery: &Recovery, recovered: &mut Recovered) {
@@ -255,7 +240,8 @@ impl Shard {
         let epoch = self.broker_epoch as u32;
         if let Some(lane) = drive.lanes.borrow().values().find(|lane| lane.epoch >= epoch) {
             return Err(format!(
-                "journal {}: its lane {} has been at epoch {}, and the metadata know of {epoch}: they are older than the                  journals, as after a restore of one without the other; put the whole folder back from one backup",
+                "journal {}: its lane {} has been at epoch {}, and the metadata know of {epoch}: they are older than \
+                 the journals, as after a restore of one without the other; put the whole folder back from one backup",
                 drive.journal.id, lane.id.0, lane.epoch
             ));
         }

@@ -52,7 +52,7 @@ fn plan(data: &Path, epoch: u64, create: bool) -> ShardPlan {
         memory_bytes: 64 << 20,
         peers: vec![sender],
         settings: Settings {
-            segment_bytes: Some(1 << 20),
+            segment_bytes: 1 << 20,
             topic_defaults: TopicConfig::default(),
             frame_bytes_max: 16 << 20,
             retention_check_ms: 1_000,
@@ -406,7 +406,7 @@ fn the_largest_batch_fits_segments_of_any_size() {
     on_real_disk(async |rt, data| {
         let mut plan = plan(&data, 1, true);
         // Half of it is no whole number of disk blocks.
-        plan.settings.segment_bytes = Some(257 * 4096);
+        plan.settings.segment_bytes = 257 * 4096;
         let (control, _) = channel::channel();
         let (shard, _) = start::start(&rt, plan, control).await.expect("it starts");
         let most = produce::batch_bytes_max(&shard.drives[0].journal);

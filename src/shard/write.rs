@@ -117,8 +117,8 @@ async fn wait_or_mark(shard: &Rc<Shard>, drive: &Rc<Drive>) {
     }
 }
 
-/// Composes and submits one frame; `small`: of what is small. False: there is no room before the next segment is there or zeros
-/// under way have ended; everything waits where it was, or, on a full disk, was refused.
+/// Composes and submits one frame; `small`: of what is small. False: there is no room before the next segment
+/// is there or zeros under way have ended; everything waits where it was, or, on a full disk, was refused.
 fn write_one(shard: &Rc<Shard>, drive: &Rc<Drive>, small: bool) -> bool {
     let journal = &drive.journal;
     let plan = drive.plan(small);
@@ -329,7 +329,8 @@ impl Drive {
         }
     }
 
-    /// Where lanes end, for a mark. Of a lane that is offline that is not known: a mark would confirm it at the next start.
+    /// Where lanes end, for a mark. Of a lane that is offline that is not known: a mark would confirm it at
+    /// the next start.
     pub(super) fn lane_ends(&self) -> Vec<crate::format::mark::LaneEnd> {
         let lanes = self.lanes.borrow();
         let serving = lanes.values().filter(|lane| lane.offline.is_none());

@@ -23,8 +23,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub(super) struct Log {
     pub start: Offset,
     pub end: Offset,
-    /// Behind what consumers had read when the end was asked for: records that were sent and not waited for (acks=0)
-    /// may come, and be read, after that.
+    /// Behind what consumers had read when the end was asked for: records that were sent and not waited for
+    /// (acks=0) may come, and be read, after that.
     pub read_to: Offset,
     pub records: BTreeMap<Offset, RecordId>,
     /// Not all could be read in time.

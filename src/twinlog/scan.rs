@@ -4,6 +4,8 @@
 //! Floor 2. Pure; `open` acts on it, and `ringctl verify` prints it.
 //! Invariant: regions cover both files without gap or overlap, whatever the bytes are.
 
+use std::fmt;
+
 use super::layout::{Found, Group, HEADERS_BYTES, Header, Seed};
 use crate::base::align::BLOCK_BYTES;
 
@@ -16,6 +18,12 @@ pub struct Damage {
     pub what: &'static str,
     /// It is part of the last write: a power cut in the middle of it looks the same, and is harmless.
     pub maybe_torn: bool,
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} byte {}: a copy of {} was damaged and repaired", self.file, self.position, self.what)
+    }
 }
 
 /// Why a twin log cannot be used.

@@ -7,7 +7,8 @@
 //! request  u32 wait_ms_max | u32 bytes_min | u32 bytes_max | u32 count | entry ...
 //! entry    u32 handle | u32 bytes_max | i64 offset
 //! answer   u32 count | answer entry ... | record batches of the first entry, of the second, ...
-//! answer entry  u32 handle | u32 records_bytes | i64 high_watermark | i64 log_start | i64 next_offset | failure
+//! answer entry  u32 handle | u32 records_bytes | i64 high_watermark | i64 log_start | i64 next_offset |
+//! failure
 //! ```
 //!
 //! The record batches lie behind all entries, so that a broker sends one small head and then its

@@ -44,8 +44,8 @@ impl Recycler {
     /// A buffer of at least `bytes`, its content unspecified.
     pub fn take(&self, bytes: usize) -> Vec<u8> {
         let mut kept = lock(&self.0);
-        // The one that was used last is the warmest; frames of a connection are of a size. None is made shorter, or
-        // all that it was longer would have to be zeroed the next time.
+        // The one that was used last is the warmest; frames of a connection are of a size. None is made
+        // shorter, or all that it was longer would have to be zeroed the next time.
         match kept.iter().rposition(|buffer| buffer.len() >= bytes) {
             Some(at) => kept.swap_remove(at),
             None => {

@@ -8,10 +8,9 @@
 //! produce         i8 acks (0, 1, -1: all) | 7 bytes zero | one record batch, to the end of the frame
 //! list_offsets    i64 at: a timestamp in ms, or -1 latest, -2 earliest, -3 largest timestamp
 //! delete_records  i64 before: -1 for the high watermark
-//! create_topic    u32 partitions (0: the broker's default) | text name | u32 count | (text key, text value) ...
-//! delete_topic    topic ref
-//! alter_topic     u32 partitions (0: as they are) | topic ref | u32 count | (text key, u8 set, text value) ...
-//! ping, close, init_producer_id   empty
+//! create_topic    u32 partitions (0: the broker's default) | text name | u32 count | (text key, text value)
+//! ... delete_topic    topic ref alter_topic     u32 partitions (0: as they are) | topic ref | u32 count |
+//! (text key, u8 set, text value) ... ping, close, init_producer_id   empty
 //! ```
 
 use bytes::Bytes;

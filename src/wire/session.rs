@@ -3,8 +3,9 @@
 //! Floor 3.
 //!
 //! ```text
-//! hello    u16 version_min | u16 version_max | u32 shard | u64 features | u32 frame_bytes_max | text client_id
-//! answer   u16 version | u16 reserved | u32 shard | u32 shards | u32 frame_bytes_max | u64 features
+//! hello    u16 version_min | u16 version_max | u32 shard | u64 features | u32 frame_bytes_max | text
+//! client_id answer   u16 version | u16 reserved | u32 shard | u32 shards | u32 frame_bytes_max | u64
+//! features
 //!          | u64 broker_epoch | u32 handles_max | u32 requests_max
 //! ```
 

@@ -1,8 +1,8 @@
 //! The real broker binary from outside: its own process, real files, real sockets.
 //!
-//! Every test starts its brokers on free ports of a loopback address of its own, with data under the build folder, and stops
-//! them by the process that it started. Small in an ordinary run; `RINGLOG_ROUNDS=100` makes each
-//! loop as long. Where the machine forbids io_uring or a mount, a test says so and passes.
+//! Every test starts its brokers on free ports of a loopback address of its own, with data under the build
+//! folder, and stops them by the process that it started. Small in an ordinary run; `RINGLOG_ROUNDS=100`
+//! makes each loop as long. Where the machine forbids io_uring or a mount, a test says so and passes.
 
 mod client;
 mod damage;

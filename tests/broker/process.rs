@@ -25,9 +25,9 @@ pub fn folder() -> tempfile::TempDir {
     tempfile::Builder::new().prefix("broker").tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
 }
 
-/// An address that nobody else uses: each test process has a loopback address of its own, for another one could
-/// take a port while its broker is down. The port is below those from which the kernel takes the near end of outgoing
-/// connections.
+/// An address that nobody else uses: each test process has a loopback address of its own, for another one
+/// could take a port while its broker is down. The port is below those from which the kernel takes the near
+/// end of outgoing connections.
 pub fn free_address() -> String {
     static NEXT: AtomicU16 = AtomicU16::new(20_000);
     let [_, a, b, c] = std::process::id().to_be_bytes();

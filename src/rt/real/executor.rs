@@ -13,7 +13,7 @@ use super::helpers::Helpers;
 use super::stalls::Steps;
 use super::system;
 use crate::rt::buffer::Pool;
-use crate::rt::{Instant, Level, Random, Stalls, Usage};
+use crate::rt::{Instant, Level, Random, Stalls};
 
 pub(in crate::rt) struct Executor {
     name: String,
@@ -97,10 +97,6 @@ impl Executor {
 
     pub(in crate::rt) fn stalls(&self) -> Stalls {
         self.steps.stalls()
-    }
-
-    pub(in crate::rt) fn usage(&self) -> Usage {
-        system::usage()
     }
 
     pub(in crate::rt) fn step(&self, _step: &'static str) {}

@@ -1,10 +1,10 @@
 //! Wakes every executor from outside, four times a second.
 //!
-//! Floor 1. Owner: broker. Glommio 0.9 may go to sleep with tasks in its queues: if a completion that wakes nobody
-//! (such as a late write to the eventfd of another thread's wake-up) arrives between its look at the rings and the run
-//! of the tasks, it runs none of them. A timer of the executor's own cannot heal that, for its task may be among
-//! those; a wake-up by another thread is work that glommio sees before it sleeps. The thread ends after
-//! the last world does.
+//! Floor 1. Owner: broker. Glommio 0.9 may go to sleep with tasks in its queues: if a completion that wakes
+//! nobody (such as a late write to the eventfd of another thread's wake-up) arrives between its look at the
+//! rings and the run of the tasks, it runs none of them. A timer of the executor's own cannot heal that, for
+//! its task may be among those; a wake-up by another thread is work that glommio sees before it sleeps. The
+//! thread ends after the last world does.
 
 use std::future::poll_fn;
 use std::io;

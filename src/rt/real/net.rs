@@ -47,7 +47,8 @@ const OPTIONS: [(libc::c_int, libc::c_int, libc::c_int); 5] = [
     // What is left of a connection after its broker died must not make `check_port` take the port for
     // taken: the kernel looks at this option of each socket, also in TIME_WAIT.
     (libc::SOL_SOCKET, libc::SO_REUSEADDR, 1),
-    // A peer that vanished without a word (tcp(7)): after a minute of silence, and four questions in another one.
+    // A peer that vanished without a word (tcp(7)): after a minute of silence, and four questions in another
+    // one.
     (libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1),
     (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, 60),
     (libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, 15),

@@ -13,8 +13,8 @@ use std::path::Path;
 /// `st` of a socket that listens.
 const LISTEN: &str = "0A";
 
-/// Binds without SO_REUSEPORT, which fails if any other socket listens, and lets go again. What it answers keeps a
-/// second broker from passing the same check until this one listens, and after it.
+/// Binds without SO_REUSEPORT, which fails if any other socket listens, and lets go again. What it answers
+/// keeps a second broker from passing the same check until this one listens, and after it.
 pub(in crate::rt) fn check_port(address: SocketAddr) -> io::Result<UnixListener> {
     // In the abstract namespace: it goes with the process, however that ends.
     let name = unix::SocketAddr::from_abstract_name(format!("ringlog {address}"))?;
@@ -32,8 +32,8 @@ pub(in crate::rt) fn is_orphaned(port: u16) -> bool {
     !listening.is_empty() && own_sockets().is_ok_and(|owned| listening.is_disjoint(&owned))
 }
 
-/// Inodes of the user's sockets that listen on `port`, by tables as in `/proc/net/tcp`. Those of others are not ours
-/// to judge.
+/// Inodes of the user's sockets that listen on `port`, by tables as in `/proc/net/tcp`. Those of others are
+/// not ours to judge.
 fn listeners(tables: &str, port: u16, user: u32) -> BTreeSet<u64> {
     let inode = |line: &str| {
         let fields: Vec<&str> = line.split_whitespace().collect();

@@ -26,8 +26,9 @@ const REGISTERED_BYTES: usize = 64 << 10;
 const RING_DEPTH: usize = 512;
 /// Glommio's preemption timer, long enough never to matter. If it fires between a look at the rings and
 /// the run of the tasks, glommio 0.9 runs none of them and goes to sleep with work in its queues (seen:
-/// a shard that did not start, once in ten starts on a busy machine with 1 ms; see `heart` for what is left of it). So our tasks yield by
-/// bytes instead ([`Executor::yield_now`], `Stream::read`), and each time the rings are looked at.
+/// a shard that did not start, once in ten starts on a busy machine with 1 ms; see `heart` for what is left
+/// of it). So our tasks yield by bytes instead ([`Executor::yield_now`], `Stream::read`), and each time the
+/// rings are looked at.
 const PREEMPT: Duration = Duration::from_secs(3600);
 
 /// Starts executors.

@@ -17,7 +17,7 @@ use super::process::{self, Executor, Process, SharedEnd};
 use super::tasks::{TaskFuture, Turn};
 use super::trace::StepCount;
 use super::tree::Node;
-use crate::rt::{Instant, Random, Rt, RtKind, World};
+use crate::rt::{Instant, Rt, RtKind, World};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MachineId(u32);
@@ -275,10 +275,6 @@ impl Simulation {
         self.core.random.borrow_mut().u64()
     }
 
-    pub fn with_random<T>(&self, draw: impl FnOnce(&mut Random) -> T) -> T {
-        draw(&mut self.core.random.borrow_mut())
-    }
-
     pub fn jump_wall_clock(&self, machine: MachineId, by_ms: i64) {
         self.core.machines.borrow_mut()[machine.0 as usize].wall_ms += by_ms;
     }
@@ -294,16 +290,6 @@ impl Simulation {
     /// Bytes of the disk that are not taken.
     pub fn available(&self, machine: MachineId) -> u64 {
         self.disk(machine, |disk| disk.available())
-    }
-
-    /// Sets CPUs and memory that later processes of the machine see.
-    pub fn set_size(&self, machine: MachineId, cpus: usize, memory: u64) {
-        let machine = &mut self.core.machines.borrow_mut()[machine.0 as usize];
-        (machine.cpus, machine.memory) = (cpus, memory);
-    }
-
-    pub fn cut_connections(&self) {
-        self.core.net.borrow_mut().cut_all();
     }
 
     /// Every file of a machine's disk, with its bytes.

@@ -120,10 +120,6 @@ impl Net {
         };
         self.connections.iter().enumerate().flat_map(ends).collect()
     }
-
-    pub(super) fn cut_all(&mut self) {
-        (0..self.connections.len() as u32).for_each(|connection| self.cut(connection));
-    }
 }
 
 impl Core {

@@ -17,7 +17,7 @@ use super::core::{Core, Event};
 use super::tasks::{TaskFuture, TaskId};
 use crate::base::lock;
 use crate::rt::buffer::Pool;
-use crate::rt::{Instant, Level, Stalls, Usage};
+use crate::rt::{Instant, Level, Stalls};
 
 pub(super) type SharedEnd = Arc<Mutex<End>>;
 
@@ -219,10 +219,6 @@ impl Process {
 
     pub(in crate::rt) fn stalls(&self) -> Stalls {
         Stalls::default()
-    }
-
-    pub(in crate::rt) fn usage(&self) -> Usage {
-        Usage { cpu_ns: self.core.now.get(), resident_bytes: 64 << 20 }
     }
 
     pub(in crate::rt) fn step(&self, step: &'static str) {
