@@ -64,8 +64,11 @@ pub async fn repair(
         )
     }));
     for (id, first, last) in lost {
-        let name = image.topic_by_id(id.topic).map_or("(deleted)", |topic| topic.name.as_str());
-        lines.push(format!("lost: topic {name} partition {} offsets {first}..={last}", id.partition));
+        // What was deleted is not lost.
+        if let Some(topic) = image.topic_by_id(id.topic) {
+            let (name, partition) = (&topic.name, id.partition);
+            lines.push(format!("lost: topic {name} partition {partition} offsets {first}..={last}"));
+        }
     }
     Ok(lines)
 }
@@ -143,6 +146,10 @@ fn gaps(rebuild: &Rebuild, runs: &Map<PartitionId, Vec<RunRef>>) -> Vec<Range> {
     let mut gaps = Vec::new();
     for shared in rebuild.partitions.iter() {
         let (id, log) = (shared.id, shared.borrow());
+        if log.is_dropped {
+            // Some of its runs may be gone, and others not yet.
+            continue;
+        }
         let mut next = log.log_start;
         for run in runs.get(&id).map_or(&[][..], |runs| runs) {
             if run.first_offset > next {
@@ -150,7 +157,7 @@ fn gaps(rebuild: &Rebuild, runs: &Map<PartitionId, Vec<RunRef>>) -> Vec<Range> {
             }
             next = next.max(run.end_offset());
         }
-        if next < log.next_offset && !log.is_dropped {
+        if next < log.next_offset {
             gaps.push((id, next, log.next_offset - 1));
         }
     }
