@@ -55,6 +55,8 @@ async fn steady(plan: &Plan) -> Result<Row, String> {
     let (first_p99, last_p99) = (p99(first).unwrap_or(0.0), p99(last).unwrap_or(0.0));
     let mut metrics = summarise(&parts);
     put(&mut metrics, "rate", Some(rate));
+    // What the other run of this group takes is no disturbance.
+    put(&mut metrics, "other_cores", None);
     put(&mut metrics, "last_to_first_throughput", kept);
     put(&mut metrics, "last_to_first_p99", p99_change);
     let mut row = Row::new(format!("{} steady at half of saturation", time_text(seconds)), metrics);
@@ -110,6 +112,7 @@ async fn lone(plan: &Plan) -> Result<Row, String> {
     let rounds = [figures];
     let mut metrics = summarise(&rounds);
     put(&mut metrics, "disk_bytes_over_reserve", Some(most));
+    put(&mut metrics, "other_cores", None);
     put(&mut metrics, "live_bytes", Some(live));
     put(&mut metrics, "disk_share_of_bound", ratio(Some(most), Some(bound)));
     let name = format!(
