@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use ringlog::client::{Client, ConsumedBatch, Consumer, ConsumerOptions, Position};
+use ringlog::client::{ConsumedBatch, Consumer, ConsumerOptions, Position};
 use ringlog::rt::Random;
 use tokio::time::timeout;
 
-use super::{Progress, sleep_until, sum_of};
+use super::{Progress, Task, sleep_until, sum_of};
 use crate::job::{Consume, From, Job, Report, Window};
 use crate::process::now_ns;
 use crate::stats::{self, Latency};
@@ -34,16 +34,10 @@ struct Reader {
     progress: Progress,
 }
 
-pub async fn run(
-    clients: &[Client],
-    job: &Job,
-    work: &Consume,
-    window: Window,
-    progress: &Progress,
-) -> Result<Report, String> {
-    let (job, work) = (Arc::new(job.clone()), Arc::new(work.clone()));
+pub(super) async fn run(task: &Task, work: &Consume) -> Result<Report, String> {
+    let (job, work, window) = (Arc::new(task.job.clone()), Arc::new(work.clone()), task.window);
     let mut tasks = Vec::new();
-    for (instance, client) in (0u64..).zip(clients) {
+    for (instance, client) in (0u64..).zip(&task.clients) {
         let options = ConsumerOptions { prefetch_bytes: work.prefetch_bytes as usize, ..Default::default() };
         let mut reader = Reader {
             consumer: Consumer::new(client, options),
@@ -51,7 +45,7 @@ pub async fn run(
             records_max: work.records_max.unwrap_or(u64::MAX),
             report: Report::default(),
             latency: stats::latency(),
-            progress: progress.clone(),
+            progress: task.progress.clone(),
         };
         let (job, work) = (job.clone(), work.clone());
         tasks.push(tokio::spawn(async move {

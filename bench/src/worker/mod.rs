@@ -35,6 +35,15 @@ const DELIVERY_MAX: Duration = Duration::from_secs(60);
 /// Records that this worker's clients have handled so far.
 pub type Progress = Arc<AtomicU64>;
 
+/// What a worker has, whatever its work.
+struct Task {
+    job: Job,
+    /// One for each instance.
+    clients: Vec<Client>,
+    window: Window,
+    progress: Progress,
+}
+
 pub async fn connect(address: &str) -> Result<Client, String> {
     connect_within(address, CONNECT_MAX).await
 }
@@ -97,11 +106,11 @@ fn work() -> Result<Report, String> {
     say(&Said::Ready);
     let window: Window = parse(&read("window")?)?;
     watch_parent(&runtime);
-    let progress = Progress::default();
-    tell_progress(&runtime, progress.clone());
-    let report = match &job.work {
-        Work::Produce(work) => produce::run(&runtime, &clients, &job, work, window, &progress),
-        Work::Consume(work) => runtime.block_on(consume::run(&clients, &job, work, window, &progress)),
+    let task = Task { job, clients, window, progress: Progress::default() };
+    tell_progress(&runtime, task.progress.clone());
+    let report = match &task.job.work {
+        Work::Produce(work) => produce::run(&runtime, &task, work),
+        Work::Consume(work) => runtime.block_on(consume::run(&task, work)),
     };
     // Not dropped: that would wait for the watch, which waits for the parent.
     runtime.shutdown_background();

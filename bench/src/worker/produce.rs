@@ -6,12 +6,12 @@
 use std::future::poll_fn;
 use std::sync::atomic::Ordering;
 
-use ringlog::client::{Client, Producer, Record};
+use ringlog::client::{Producer, Record};
 use tokio::runtime::Runtime;
 
 use super::tracker::{Group, Tracker};
-use super::{CpuWatch, Progress, producer_options, single};
-use crate::job::{Job, Pace, Produce, Report, Window};
+use super::{CpuWatch, Progress, Task, producer_options, single};
+use crate::job::{Pace, Produce, Report, Window};
 use crate::keys::KeySource;
 use crate::process::{now_ns, sleep_until, tighten_timer};
 use crate::schedule::Schedule;
@@ -49,17 +49,11 @@ struct Tally {
     cpu: CpuWatch,
 }
 
-pub fn run(
-    runtime: &Runtime,
-    clients: &[Client],
-    job: &Job,
-    work: &Produce,
-    window: Window,
-    progress: &Progress,
-) -> Result<Report, String> {
-    let client = match clients {
+pub(super) fn run(runtime: &Runtime, task: &Task, work: &Produce) -> Result<Report, String> {
+    let Task { job, clients, window, progress } = task;
+    let client = match &clients[..] {
         [client] if work.pace != Pace::OneByOne => client,
-        _ => return runtime.block_on(single::run(clients, job, work, window, progress)),
+        _ => return runtime.block_on(single::run(task, work)),
     };
     let producer = {
         let _inside = runtime.enter();
@@ -76,7 +70,7 @@ pub fn run(
         runtime,
         producer,
         topic: &job.topic,
-        window,
+        window: *window,
         values: Values::new(work.number, work.size as usize),
         keys: KeySource::new(work.keys, work.number),
         sums: work.sums,

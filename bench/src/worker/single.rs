@@ -5,26 +5,21 @@
 
 use std::sync::atomic::Ordering;
 
-use ringlog::client::{Client, Producer, Record};
+use ringlog::client::{Producer, Record};
 
-use super::{Progress, producer_options, sleep_until, sum_of};
-use crate::job::{Job, Produce, Report, Window};
+use super::{Progress, Task, producer_options, sleep_until, sum_of};
+use crate::job::{Produce, Report, Window};
 use crate::keys::KeySource;
 use crate::process::now_ns;
 use crate::stats::{self, Latency};
 use crate::values::{self, Values};
 
-pub async fn run(
-    clients: &[Client],
-    job: &Job,
-    work: &Produce,
-    window: Window,
-    progress: &Progress,
-) -> Result<Report, String> {
+pub(super) async fn run(task: &Task, work: &Produce) -> Result<Report, String> {
+    let window = task.window;
     let mut tasks = Vec::new();
-    for (number, client) in (work.number..).zip(clients) {
+    for (number, client) in (work.number..).zip(&task.clients) {
         let producer = Producer::new(client, producer_options(work));
-        let (topic, work, progress) = (job.topic.clone(), work.clone(), progress.clone());
+        let (topic, work, progress) = (task.job.topic.clone(), work.clone(), task.progress.clone());
         tasks.push(tokio::spawn(async move {
             let sent = send(&producer, &topic, &work, number, window, &progress).await;
             producer.close().await;
